@@ -1,0 +1,212 @@
+"""Every setting in one place: default, unit, meaning, and what is refused as nonsense.
+
+The values come from the command line and the environment (``cli.settings`` reads them); here they are only
+described and checked.  A setting ``smtp_routes`` is the option ``--smtp-routes`` and the variable
+``MAILCORDON_SMTP_ROUTES``.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+
+class WrongSetting(ValueError):  # noqa: N818 - it is what it says, not a failure of ours
+    """A value that cannot be meant; the message names the setting and the fix."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A host and a port, written ``host:port`` or ``[::1]:port``."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def endpoint(text: str) -> Endpoint:
+    """Read ``host:port``."""
+    host, colon, port = text.strip().rpartition(":")
+    if not colon or not host or not port.isascii() or not port.isdigit() or not 0 <= int(port) <= 65535:
+        raise ValueError(f"expected host:port such as 127.0.0.1:2525, got {text!r}")
+    return Endpoint(host.strip("[]"), int(port))
+
+
+def routes(text: str) -> dict[str, Endpoint]:
+    """Read ``*=127.0.0.1:2525,example.com=127.0.0.1:2526``: where mail for a domain goes instead of its MX."""
+    found: dict[str, Endpoint] = {}
+    for part in filter(None, (piece.strip() for piece in text.split(","))):
+        domain, equals, target = part.partition("=")
+        if not equals or not domain.strip():
+            raise ValueError(f"expected DOMAIN=HOST:PORT, comma separated, got {part!r}")
+        found[domain.strip().lower()] = endpoint(target)
+    return found
+
+
+def pairs(text: str) -> dict[str, str]:
+    """Read ``gmail.example=google,web.example=gmx``."""
+    found: dict[str, str] = {}
+    for part in filter(None, (piece.strip() for piece in text.split(","))):
+        name, equals, value = part.partition("=")
+        if not equals or not name.strip() or not value.strip():
+            raise ValueError(f"expected NAME=VALUE, comma separated, got {part!r}")
+        found[name.strip().lower()] = value.strip()
+    return found
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Read a comma separated list of names."""
+    return tuple(piece.strip().lower() for piece in text.split(",") if piece.strip())
+
+
+def _flag(text: str) -> bool:
+    known = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    try:
+        return known[text.strip().lower()]
+    except KeyError:
+        raise ValueError(f"expected true or false, got {text!r}") from None
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise ValueError(f"expected a whole number, got {text!r}") from None
+        if not low <= value <= high:
+            raise ValueError(f"expected {low} to {high}, got {value}")
+        return value
+
+    return read
+
+
+def _one_of(*known: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in known:
+            raise ValueError(f"expected one of {', '.join(known)}, got {text!r}")
+        return text
+
+    return read
+
+
+def _setting(default: Any, read: Callable[[str], Any], meaning: str, unit: str = "") -> Any:  # Any: field() is typed so
+    metadata = {"read": read, "meaning": meaning, "unit": unit, "default": default}
+    if isinstance(default, dict):
+        return field(default_factory=dict, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that an operator can turn, with defaults that are safe on one machine."""
+
+    kafka: str | None = _setting(None, str, "Kafka bootstrap servers; unset starts the embedded broker", "host:port,…")
+    data: Path | None = _setting(None, Path, "folder for data and cache; unset takes the user's cache folder", "path")
+    secret_file: Path | None = _setting(
+        None, Path, "keys for address hashes and signed return paths; unset makes one in the data folder", "path"
+    )
+    backend: str = _setting("process", _one_of("process", "kubernetes"), "where senders run")
+    smtp_routes: Mapping[str, Endpoint] = _setting(
+        {}, routes, "fixed next hops instead of MX look-up", "domain=host:port,…"
+    )
+    allow_private_mx: bool = _setting(
+        False, _flag, "may mail go to loopback and private addresses found by MX look-up?"
+    )
+    providers: Mapping[str, str] = _setting({}, pairs, "more domains of mailbox providers", "domain=provider,…")
+    own_domains: tuple[str, ...] = _setting(
+        (), names, "domains the return path takes mail for, beside the campaigns' return path domains", "domain,…"
+    )
+    trap_domains: tuple[str, ...] = _setting(
+        (), names, "own pristine trap domains: mail that reaches the return path for them is a trap hit", "domain,…"
+    )
+    web: Endpoint = _setting(
+        Endpoint("127.0.0.1", 6066), endpoint, "where the worker's web server listens", "host:port"
+    )
+    controller_web: Endpoint = _setting(
+        Endpoint("127.0.0.1", 6067), endpoint, "where the controller's web server listens", "host:port"
+    )
+    return_path: Endpoint = _setting(
+        Endpoint("127.0.0.1", 2600), endpoint, "where the return path listens for SMTP", "host:port"
+    )
+    return_path_web: Endpoint = _setting(
+        Endpoint("127.0.0.1", 6068), endpoint, "where the return path serves metrics and health", "host:port"
+    )
+    sender_web: Endpoint = _setting(
+        Endpoint("127.0.0.1", 9100),
+        endpoint,
+        "where a sender serves metrics and health; port 0 takes a free one",
+        "host:port",
+    )
+    hostname: str | None = _setting(None, str, "name in EHLO and in the greeting; unset takes the machine's name")
+    bind: str | None = _setting(None, str, "source address of outgoing SMTP connections", "IP address")
+    partitions: int = _setting(4, _whole(1, 1000), "partitions of the shared topics; fixed once they exist")
+    outbound_partitions: int = _setting(
+        4, _whole(1, 100), "partitions of a campaign's topics: its most sender replicas"
+    )
+    replication: int = _setting(1, _whole(1, 9), "copies of each partition; 3 in production")
+    deaf_after_s: int = _setting(5, _whole(1, 300), "a sender that cannot hear mail.control so long stops", "seconds")
+    grace_s: int = _setting(20, _whole(1, 3600), "time to finish what is in flight when told to stop", "seconds")
+    connections: int = _setting(20, _whole(1, 1000), "most SMTP connections of one sender")
+    namespace: str = _setting("mailcordon", str, "Kubernetes namespace of the senders")
+    image: str = _setting("mailcordon:0.1.0", str, "container image of the senders")
+    log_level: str = _setting("info", _one_of("debug", "info", "warning", "error"), "what is logged")
+    log_format: str = _setting("text", _one_of("text", "json"), "how it is logged")
+    exit_with: int = _setting(0, _whole(0, 2**31), "end cleanly when this process is gone; 0 for none", "process id")
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """One setting as ``mailcordon settings`` prints it."""
+
+    name: str
+    value: str
+    origin: str
+    unit: str
+    meaning: str
+    default: str
+
+
+def read(values: Mapping[str, tuple[str, str]]) -> Settings:
+    """Build settings from texts by name, each with its origin; nonsense raises :class:`WrongSetting`."""
+    read_values: dict[str, Any] = {}  # Any: each reader has its own type
+    for known in fields(Settings):
+        if known.name not in values:
+            continue
+        text, origin = values[known.name]
+        try:
+            read_values[known.name] = known.metadata["read"](text)
+        except ValueError as wrong:
+            raise WrongSetting(f"{origin}: {wrong}") from wrong
+    return Settings(**read_values)
+
+
+def describe(settings: Settings, values: Mapping[str, tuple[str, str]]) -> list[Described]:
+    """Every setting with its value, where it came from, unit and meaning."""
+    return [
+        Described(
+            name=known.name,
+            value=shown(getattr(settings, known.name)),
+            origin=values[known.name][1] if known.name in values else "default",
+            unit=known.metadata["unit"],
+            meaning=known.metadata["meaning"],
+            default=shown(known.metadata["default"]),
+        )
+        for known in fields(Settings)
+    ]
+
+
+def shown(value: object) -> str:
+    """A setting's value as text that can be read back."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "true" if value else "false"
+        case tuple():
+            return ",".join(map(str, value))
+        case Mapping():
+            return ",".join(f"{name}={one}" for name, one in value.items())
+        case _:
+            return str(value)

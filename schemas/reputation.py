@@ -1,0 +1,121 @@
+"""Rates, verdicts, decisions, control: what is known about a campaign and what follows from it."""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from schemas.base import CampaignId, Millis, Part, Record
+from schemas.sending import Pace
+
+Answer = Literal["within", "breach", "too_few"]
+State = Literal["healthy", "watched", "throttled", "paused", "isolated", "retired"]
+CommandName = Literal["isolate", "release", "retire", "review"]
+
+
+class Counts(Part, frozen=True, kw_only=True):
+    """Events of one scope in one window.
+
+    ``trap_hit_pristine`` is the part of ``trap_hit`` that hit confirmed pristine traps; ``attempts`` are answers
+    of receiving servers, deferrals included; ``soft_bounce`` are final failures that are no fault of the address.
+    """
+
+    accepted: int = 0
+    hard_bounce: int = 0
+    soft_bounce: int = 0
+    block: int = 0
+    deferral: int = 0
+    complaint: int = 0
+    trap_hit: int = 0
+    trap_hit_pristine: int = 0
+    unsubscribe: int = 0
+    attempts: int = 0
+
+
+class Verdict(Part, frozen=True, kw_only=True):
+    """The answer for one metric: rate and interval, events out of trials, and the limit.
+
+    ``evidence`` is the strength of the case against the limit (an e-value; 1 means nothing is known).
+    """
+
+    answer: Answer
+    rate: float
+    low: float
+    high: float
+    limit: float
+    events: int = 0
+    trials: int = 0
+    window: str = "24h"
+    evidence: float = 1.0
+
+
+class Reference(Part, frozen=True, kw_only=True):
+    """Where an event that counts can be looked up."""
+
+    topic: str
+    partition: int
+    offset: int
+    message_id: str | None = None
+    kind: str | None = None
+    at: Millis | None = None
+
+
+class RatesSnapshot(Record, frozen=True, kw_only=True, tag_field="v", tag=1):
+    """Live windows of one scope.  Topic ``mail.reputation.rates``.
+
+    ``scope`` is ``campaign:ID``, ``campaign:ID/provider:NAME`` or ``ip:ADDRESS/provider:NAME/partition:N`` (readers
+    sum an address over partitions).  ``recent`` are the newest signals against the sender, newest last.
+    """
+
+    scope: str
+    at: Millis
+    windows: dict[str, Counts]
+    verdicts: dict[str, Verdict] = {}
+    recent: list[Reference] = []
+    applied: list[int] = []
+
+
+class Decision(Record, frozen=True, kw_only=True, tag_field="v", tag=1):
+    """A change of state, with everything that explains it.  Topic ``mail.reputation.decisions``.
+
+    ``epoch`` only grows, per scope.  ``reason`` is one sentence with the numbers; it stands unchanged in the log,
+    the Kubernetes annotation and the page.  ``by`` is ``policy`` or ``operator:NAME``.
+    """
+
+    scope: str
+    campaign: CampaignId
+    from_: State = msgspec.field(name="from")
+    to: State
+    at: Millis
+    epoch: Annotated[int, Meta(ge=1)]
+    rule: str
+    reason: str
+    evidence: dict[str, Any] = {}
+    until: Millis | None = None
+    by: str = "policy"
+    dry_run: bool = False
+    command_id: str | None = None
+
+
+class Control(Record, frozen=True, kw_only=True, tag_field="v", tag=1):
+    """What a campaign's sender may do now.  Topic ``mail.control``; the newest epoch wins."""
+
+    campaign: CampaignId
+    epoch: Annotated[int, Meta(ge=1)]
+    may_send: bool
+    pace: Pace
+    state: State
+    reason: str
+    at: Millis
+
+
+class Command(Record, frozen=True, kw_only=True, tag_field="v", tag=1):
+    """What an operator (or the judge's own clock: ``review``) asks of the judge.  Topic ``mail.commands``."""
+
+    id: Annotated[str, Meta(min_length=1, max_length=64)]
+    scope: str
+    campaign: CampaignId
+    command: CommandName
+    reason: Annotated[str, Meta(max_length=500)]
+    by: str
+    at: Millis

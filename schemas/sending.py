@@ -1,0 +1,137 @@
+"""From a request to the sender's doorstep: campaigns, contents, requests, refusals, outbound messages."""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from schemas.base import AddressHash, CampaignId, MessageId, Millis, Part, Rate, Record
+
+InDoubt = Literal["hold", "resend"]
+PristineTrap = Literal["isolate", "judge"]
+Stage = Literal["decode", "validate", "route", "send"]
+Var = str | int | float
+
+
+class Mailbox(Part, frozen=True, kw_only=True):
+    """A name and an address, as they stand in From."""
+
+    address: Annotated[str, Meta(min_length=3, max_length=254)]
+    name: Annotated[str, Meta(max_length=200)] = ""
+
+
+class Pace(Part, frozen=True, kw_only=True):
+    """How fast a campaign may send; ``per_second`` 0 means no limit of its own."""
+
+    per_second: Annotated[float, Meta(ge=0)] = 0.0
+    connections: Annotated[int, Meta(ge=1, le=1000)] = 20
+
+
+class Limits(Part, frozen=True, kw_only=True):
+    """The rates that a campaign must stay below.
+
+    Defaults: hard bounces 2 % (Amazon SES asks senders to stay below it), complaints 0.1 % (Google's and
+    Yahoo's guidance), trap hits 0.02 % of accepted mail, blocks 5 % of attempts.
+    """
+
+    hard_bounce: Rate = 0.02
+    complaint: Rate = 0.001
+    trap_hit: Rate = 0.0002
+    block: Rate = 0.05
+
+
+class Campaign(Record, frozen=True, kw_only=True, tag_field="v", tag=1):
+    """Who sends, from which domains, how fast, and where its limits are.  Topic ``mail.campaigns``."""
+
+    campaign: CampaignId
+    from_: Mailbox = msgspec.field(name="from")
+    return_path_domain: Annotated[str, Meta(min_length=1, max_length=253)]
+    tenant: Annotated[str, Meta(min_length=1, max_length=128)] = "default"
+    sending_domains: Annotated[list[str], Meta(max_length=100)] = []
+    in_doubt: InDoubt = "hold"
+    max_age_s: Annotated[int, Meta(ge=60, le=30 * 86400)] = 172_800
+    pace: Pace = Pace()
+    limits: Limits = Limits()
+    pristine_trap: PristineTrap = "isolate"
+    dry_run: bool = False
+    labels: dict[str, str] = {}
+
+
+class Content(Record, frozen=True, kw_only=True, tag_field="v", tag=1):
+    """A message template, sent once and not once per recipient.  Topic ``mail.contents``.
+
+    ``{{variable}}`` is the whole template language.
+    """
+
+    campaign: CampaignId
+    content: Annotated[str, Meta(min_length=1, max_length=128)]
+    subject: Annotated[str, Meta(max_length=900)]
+    text: Annotated[str, Meta(max_length=500_000)] = ""
+    html: Annotated[str, Meta(max_length=500_000)] = ""
+    headers: Annotated[dict[str, str], Meta(max_length=50)] = {}
+
+
+class Recipient(Part, frozen=True, kw_only=True):
+    """One message of a request."""
+
+    address: str
+    message_id: str | None = None
+    vars: dict[str, Var] = {}
+    source: str | None = None
+    opted_in_at: Millis | None = None
+
+
+class SendRequest(Record, frozen=True, kw_only=True, tag_field="v", tag=1):
+    """Ask for one content to be sent to 1 to 500 recipients.  Topic ``mail.send.requests``.
+
+    A recipient without ``message_id`` gets one derived from the request id and the address.
+    """
+
+    request_id: Annotated[str, Meta(min_length=1, max_length=200)]
+    campaign: str
+    content: str
+    recipients: list[Recipient]
+    not_before: Millis | None = None
+    expires_at: Millis | None = None
+
+
+class Refused(Record, frozen=True, kw_only=True, tag_field="v", tag=1):
+    """Why a recipient gets no mail, and what to fix.  Topic ``mail.send.refused``.
+
+    ``message_id`` is null when the whole request was refused before its recipients had ids.
+    """
+
+    request_id: str | None
+    message_id: str | None
+    campaign: str | None
+    address_hash: AddressHash | None
+    stage: Stage
+    reason: str
+    explain: str
+    at: Millis
+
+
+class OutboundMessage(Part, frozen=True, kw_only=True):
+    """One message that is ready to be rendered and sent."""
+
+    message_id: MessageId
+    address: str
+    address_hash: AddressHash
+    vars: dict[str, Var] = {}
+    source: str | None = None
+
+
+class OutboundFrame(Record, frozen=True, kw_only=True, tag_field="v", tag=1):
+    """The admitted messages of one request that share a partition.  Topic ``mail.outbound.<campaign>``.
+
+    A message id always falls into the same partition, so that whoever owns the partition knows whether it
+    was sent before.
+    """
+
+    campaign: CampaignId
+    request_id: str
+    content: str
+    admitted_at: Millis
+    messages: list[OutboundMessage]
+    not_before: Millis | None = None
+    expires_at: Millis | None = None
