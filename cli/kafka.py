@@ -41,7 +41,8 @@ POM = f"""\
 </project>
 """
 
-# Windows of 7 days live in compacted topics, frames reach megabytes, and tests want short sessions.
+# Frames reach megabytes, tests want short group sessions, and a killed broker may only register again when
+# its own earlier session is over.
 PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
@@ -63,6 +64,8 @@ share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
 message.max.bytes=8388608
 replica.fetch.max.bytes=8388608
 log.segment.bytes=67108864
