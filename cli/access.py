@@ -1,0 +1,138 @@
+"""How commands speak to Kafka: publish and wait for the acknowledgement, read a topic to its end; failures in words."""
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from typing import Any, TypeVar
+
+import aiokafka
+import aiokafka.errors
+import click
+
+from cli.broker import broker
+from cli.failures import OutsideFailed
+from policy.settings import Settings
+from schemas.base import Record
+from schemas.codec import encode
+
+T = TypeVar("T")
+
+REQUEST_TIMEOUT_S = 15.0
+MAX_REQUEST_BYTES = 8_388_608
+
+
+def say(line: str) -> None:
+    """Tell the person at the terminal what is going on; standard output stays for data."""
+    click.echo(line, err=True)
+
+
+def with_kafka(settings: Settings, work: Callable[[str], Coroutine[Any, Any, T]]) -> T:
+    """Run ``work(bootstrap servers)``; what Kafka does wrong ends the command with exit code 3 and a sentence."""
+    with broker(settings, say) as bootstrap:
+        try:
+            return asyncio.run(_answered(bootstrap, work))
+        except aiokafka.errors.KafkaError as failed:
+            raise OutsideFailed(f"Kafka at {bootstrap}: {type(failed).__name__}: {failed}") from failed
+        except TimeoutError as failed:
+            raise OutsideFailed(f"Kafka at {bootstrap} did not answer in time: {failed}") from failed
+
+
+async def _answered(bootstrap: str, work: Callable[[str], Coroutine[Any, Any, T]]) -> T:
+    client = aiokafka.AIOKafkaClient(bootstrap_servers=bootstrap, request_timeout_ms=5_000)
+    try:
+        async with asyncio.timeout(10):
+            await client.bootstrap()
+    except (aiokafka.errors.KafkaError, TimeoutError) as failed:
+        raise OutsideFailed(
+            f"no Kafka answers at {bootstrap}; start it, or set MAILCORDON_KAFKA (--kafka) to one that runs"
+        ) from failed
+    finally:
+        await client.close()
+    return await work(bootstrap)
+
+
+@contextlib.asynccontextmanager
+async def producer(bootstrap: str) -> AsyncIterator[aiokafka.AIOKafkaProducer]:
+    """An idempotent producer that waits for all replicas."""
+    made = aiokafka.AIOKafkaProducer(
+        bootstrap_servers=bootstrap,
+        acks="all",
+        enable_idempotence=True,
+        linger_ms=5,
+        max_request_size=MAX_REQUEST_BYTES,
+        request_timeout_ms=int(REQUEST_TIMEOUT_S * 1000),
+    )
+    await made.start()
+    try:
+        yield made
+    finally:
+        await made.stop()
+
+
+async def publish(bootstrap: str, records: Iterable[tuple[str, str, Record | None]]) -> None:
+    """Publish (topic, key, record); a record of None is a tombstone.  Returns when all are acknowledged."""
+    async with producer(bootstrap) as out:
+        sent = [
+            await out.send(topic, key=key.encode(), value=None if record is None else encode(record))
+            for topic, key, record in records
+        ]
+        async with asyncio.timeout(REQUEST_TIMEOUT_S):
+            await asyncio.gather(*sent)
+
+
+async def read_to_end(bootstrap: str, topic: str) -> AsyncIterator[aiokafka.ConsumerRecord]:
+    """Every record that is in the topic now, partition by partition in order."""
+    consumer = aiokafka.AIOKafkaConsumer(
+        bootstrap_servers=bootstrap,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        max_partition_fetch_bytes=MAX_REQUEST_BYTES,
+    )
+    await consumer.start()
+    try:
+        await consumer._client.force_metadata_update()  # noqa: SLF001 - partitions_for_topic reads the cache only
+        numbers = consumer.partitions_for_topic(topic) or set()
+        partitions = [aiokafka.TopicPartition(topic, number) for number in sorted(numbers)]
+        if not partitions:
+            return
+        consumer.assign(partitions)
+        ends = await consumer.end_offsets(partitions)
+        await consumer.seek_to_beginning(*partitions)
+        open_partitions = {one for one in partitions if ends[one] > await consumer.position(one)}
+        last_progress = time.monotonic()
+        while open_partitions:
+            batches = await consumer.getmany(timeout_ms=500)
+            for batch in batches.values():
+                for record in batch:
+                    yield record
+            if batches:
+                last_progress = time.monotonic()
+            elif time.monotonic() - last_progress > REQUEST_TIMEOUT_S:
+                raise TimeoutError(f"topic {topic} could not be read to its end")
+            open_partitions = {one for one in open_partitions if ends[one] > await consumer.position(one)}
+    finally:
+        await consumer.stop()
+
+
+def operator() -> str:
+    """Who gives the command, for the record of the decision."""
+    return f"operator:{os.environ.get('SUDO_USER') or os.environ.get('USER') or 'unknown'}"
+
+
+def now_ms() -> int:
+    """The time of an event that begins here."""
+    return time.time_ns() // 1_000_000
+
+
+def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of ``size`` items, the last one shorter."""
+    chunk: list[T] = []
+    for item in items:
+        chunk.append(item)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk

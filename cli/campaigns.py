@@ -1,0 +1,186 @@
+"""``mailcordon campaign`` and ``mailcordon content``: make them known, list them, show one."""
+
+import json
+from pathlib import Path
+
+import click
+
+from cli.access import now_ms, operator, publish, say, with_kafka
+from cli.decisions import command_campaign, explained
+from cli.failures import SaysNo, WrongUse
+from cli.files import read_records
+from cli.settings import setting_options
+from cli.views import campaign_view, looked_up, print_json, table
+from policy.addresses import BadAddress, check
+from policy.naming import campaign_scope, outbound_topic, sender_name
+from policy.settings import Settings
+from policy.templates import BadContent, compile_content
+from schemas.reputation import Command
+from schemas.sending import Campaign, Content
+from schemas.topics import CAMPAIGNS, COMMANDS, CONTENTS
+from streams.topics import create_for_campaigns
+
+FILE = click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+
+
+@click.group()
+def campaign() -> None:
+    """Campaigns: who sends, how fast, within which limits."""
+
+
+@campaign.command()
+@FILE
+@JSON
+@setting_options("outbound_partitions", "replication")
+def apply(settings: Settings, file: Path, as_json: bool) -> None:
+    """Make the campaigns of FILE known, or change them.
+
+    FILE holds one JSON object, a list of them, or one a line.  The campaign's topics are created first, so that
+    mail can be routed at once.  Applying again is harmless: it never wakes a campaign that is isolated.
+
+    \b
+    Example of FILE:
+      {"campaign": "spring-sale", "tenant": "shop",
+       "from": {"name": "The Shop", "address": "news@shop.example"},
+       "return_path_domain": "bounces.shop.example",
+       "limits": {"hard_bounce": 0.02, "complaint": 0.001, "trap_hit": 0.0002, "block": 0.05}}
+    """
+    campaigns = read_records(file, Campaign)
+    for one in campaigns:
+        _check(file, one)
+
+    async def work(bootstrap: str) -> None:
+        await register(bootstrap, campaigns, settings)
+
+    with_kafka(settings, work)
+    for one in campaigns:
+        if as_json:
+            print_json(
+                {"campaign": one.campaign, "topic": outbound_topic(one.campaign), "sender": sender_name(one.campaign)}
+            )
+        else:
+            say(f"{one.campaign}: known; topic {outbound_topic(one.campaign)}, sender {sender_name(one.campaign)}")
+
+
+async def register(bootstrap: str, campaigns: list[Campaign], settings: Settings) -> None:
+    """Create the campaigns' topics, then publish the campaigns, then ask the judge to look at them."""
+    await create_for_campaigns(bootstrap, [one.campaign for one in campaigns], settings)
+    await publish(bootstrap, ((CAMPAIGNS, one.campaign, one) for one in campaigns))
+    await publish(bootstrap, ((COMMANDS, campaign_scope(one.campaign), _review(one.campaign)) for one in campaigns))
+
+
+def _review(campaign: str) -> Command:
+    at = now_ms()
+    return Command(
+        id=f"apply-{at}",
+        scope=campaign_scope(campaign),
+        campaign=campaign,
+        command="review",
+        reason="the campaign was applied",
+        by=operator(),
+        at=at,
+    )
+
+
+def _check(file: Path, one: Campaign) -> None:
+    address = check(one.from_.address)
+    if isinstance(address, BadAddress):
+        raise WrongUse(f"{file}: field from.address of campaign {one.campaign}: {address.explain}")
+    for field, domain in (
+        ("return_path_domain", one.return_path_domain),
+        *((f"sending_domains[{number}]", name) for number, name in enumerate(one.sending_domains)),
+    ):
+        if isinstance(check(f"postmaster@{domain}"), BadAddress):
+            raise WrongUse(f"{file}: field {field} of campaign {one.campaign}: {domain!r} is no domain name")
+    if any(ord(letter) < 32 or ord(letter) == 127 for letter in one.campaign + one.from_.name):
+        raise WrongUse(f"{file}: fields campaign and from.name must not hold control characters")
+
+
+@campaign.command(name="list")
+@JSON
+@setting_options()
+def list_(settings: Settings, as_json: bool) -> None:
+    """List the campaigns with state and rates.
+
+    \b
+    Example:
+      mailcordon campaign list --json | jq -r 'select(.state == "isolated") | .campaign'
+    """
+    views = with_kafka(settings, looked_up)
+    if as_json:
+        for view in views:
+            print_json(view)
+        return
+    table(views)
+
+
+@campaign.command()
+@click.argument("campaign_id", metavar="ID")
+@setting_options()
+def show(settings: Settings, campaign_id: str) -> None:
+    """Show everything that is known of campaign ID, as JSON."""
+
+    async def work(bootstrap: str) -> dict[str, object] | None:
+        return await campaign_view(bootstrap, campaign_id)
+
+    view = with_kafka(settings, work)
+    if view is None:
+        raise SaysNo(f"campaign {campaign_id} is not known; `mailcordon campaign list` shows those that are")
+    click.echo(json.dumps(view, indent=2))
+
+
+@campaign.command()
+@click.argument("campaign_id", metavar="ID")
+@click.option("--reason", required=True, help="Why, in a sentence; it stands in the decision.")
+@JSON
+@setting_options()
+def retire(settings: Settings, campaign_id: str, reason: str, as_json: bool) -> None:
+    """End campaign ID for good: its sender goes, nothing of it is sent again.
+
+    \b
+    Example:
+      mailcordon campaign retire spring-sale --reason "the sale is over"
+    """
+    explained(command_campaign(settings, campaign_id, "retire", reason), as_json)
+
+
+@click.group()
+def content() -> None:
+    """Contents: message templates of a campaign."""
+
+
+@content.command(name="apply")
+@FILE
+@JSON
+@setting_options()
+def content_apply(settings: Settings, file: Path, as_json: bool) -> None:
+    """Make the contents of FILE known, or change them.
+
+    {{variable}} is the whole template language; every variable must be in each recipient's vars.
+
+    \b
+    Example of FILE:
+      {"campaign": "spring-sale", "content": "hello-1", "subject": "Hello {{name}}",
+       "text": "Dear {{name}} ...", "html": "<p>Dear {{name}} ...</p>",
+       "headers": {"List-Unsubscribe": "<https://shop.example/u/{{token}}>"}}
+    """
+    contents = read_records(file, Content)
+    variables: dict[str, list[str]] = {}
+    for one in contents:
+        match compile_content(one):
+            case BadContent() as bad:
+                raise WrongUse(f"{file}: content {one.content}: {bad.explain}")
+            case template:
+                variables[one.content] = sorted(template.variables)
+
+    async def work(bootstrap: str) -> None:
+        await publish(bootstrap, ((CONTENTS, f"{one.campaign}/{one.content}", one) for one in contents))
+
+    with_kafka(settings, work)
+    for one in contents:
+        if as_json:
+            print_json({"campaign": one.campaign, "content": one.content, "variables": variables[one.content]})
+        else:
+            wanted = ", ".join(variables[one.content]) or "none"
+            say(f"{one.campaign}/{one.content}: known; variables: {wanted}")

@@ -1,0 +1,1 @@
+"""The whole system on one machine: two campaigns, one of them bad, and an account that must close."""

@@ -1,0 +1,192 @@
+"""``mailcordon suppress``: addresses that get no mail.  Topics and files hold keyed hashes, never addresses."""
+
+import contextlib
+import csv
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from cli import broker as brokers
+from cli import secrets
+from cli.access import chunks, now_ms, publish, read_to_end, say, with_kafka
+from cli.failures import SaysNo, WrongUse
+from cli.settings import setting_options
+from policy.addresses import BadAddress, check
+from policy.settings import Settings
+from policy.tokens import address_hash
+from schemas.codec import Malformed, decode
+from schemas.feedback import Suppression
+from schemas.topics import SUPPRESSIONS
+
+_HASH = re.compile(r"[0-9a-f]{64}\Z")
+_ADDRESS_COLUMNS = ("address", "email", "address_hash")
+_SCOPE = re.compile(r"platform\Z|tenant:.{1,128}\Z|campaign:.{1,128}\Z")
+SCOPE = click.option(
+    "--scope",
+    default="platform",
+    show_default=True,
+    metavar="SCOPE",
+    help="Where it holds: platform, tenant:ID or campaign:ID.",
+)
+
+
+@click.group()
+def suppress() -> None:
+    """Addresses that get no mail, whoever asks.
+
+    Only keyed hashes are stored, so a list cannot be read back as addresses.
+    """
+
+
+@suppress.command()
+@click.argument("addresses", nargs=-1, required=True)
+@SCOPE
+@click.option("--reason", default="manual", show_default=True, help="A word that says why.")
+@setting_options()
+def add(settings: Settings, addresses: tuple[str, ...], scope: str, reason: str) -> None:
+    """Suppress ADDRESSES.
+
+    \b
+    Examples:
+      mailcordon suppress add ann@example.com --reason asked-by-phone
+      mailcordon suppress add ann@example.com --scope campaign:spring-sale
+    """
+    hashes = [_hash(settings, address) for address in addresses]
+    _publish(settings, [_entry(one, scope, reason) for one in hashes])
+    say(f"{len(hashes)} suppressed in {scope}")
+
+
+@suppress.command()
+@click.argument("addresses", nargs=-1, required=True)
+@SCOPE
+@setting_options()
+def remove(settings: Settings, addresses: tuple[str, ...], scope: str) -> None:
+    """Lift the suppression of ADDRESSES in one scope.
+
+    \b
+    Example:
+      mailcordon suppress remove ann@example.com
+    """
+    _checked_scope(scope)
+    keys = [f"{_hash(settings, address)}|{scope}" for address in addresses]
+    with_kafka(settings, lambda bootstrap: publish(bootstrap, ((SUPPRESSIONS, key, None) for key in keys)))
+    say(f"{len(keys)} lifted in {scope}")
+
+
+@suppress.command(name="import")
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@SCOPE
+@click.option("--reason", default="import", show_default=True, help="For rows without a reason of their own.")
+@setting_options()
+def import_(settings: Settings, file: Path, scope: str, reason: str) -> None:
+    """Suppress every row of a CSV file.
+
+    Columns: address (or address_hash, as exported), and optionally scope and reason.  A row that is no address
+    is named and skipped; then the exit code is 1.
+
+    \b
+    Example:
+      mailcordon suppress import unsubscribed.csv --scope tenant:shop
+    """
+    skipped: list[str] = []
+    total = 0
+
+    async def work(bootstrap: str) -> int:
+        done = 0
+        for part in chunks(_rows(settings, file, scope, reason, skipped), 5_000):
+            await publish(bootstrap, ((SUPPRESSIONS, f"{one.address_hash}|{one.scope}", one) for one in part))
+            done += len(part)
+            say(f"{done:,} ...")
+        return done
+
+    total = with_kafka(settings, work)
+    say(f"{total:,} suppressed, {len(skipped):,} rows skipped")
+    for line in skipped[:20]:
+        say(line)
+    if skipped:
+        raise SaysNo(f"{len(skipped)} rows of {file} were skipped")
+
+
+@suppress.command()
+@click.option(
+    "--output", type=click.Path(path_type=Path, dir_okay=False), help="File to write; default: standard output."
+)
+@setting_options()
+def export(settings: Settings, output: Path | None) -> None:
+    """Write all suppressions as CSV: address_hash, scope, reason, since, until (milliseconds).
+
+    \b
+    Example:
+      mailcordon suppress export --output suppressed.csv
+    """
+
+    async def work(bootstrap: str) -> dict[bytes, Suppression]:
+        held: dict[bytes, Suppression] = {}
+        async for record in read_to_end(bootstrap, SUPPRESSIONS):
+            found = decode(Suppression, record.value) if record.value is not None else None
+            if found is None:
+                held.pop(record.key, None)
+            elif not isinstance(found, Malformed):
+                held[record.key] = found
+        return held
+
+    held = with_kafka(settings, work)
+    target = output.open("w", newline="", encoding="utf-8") if output else contextlib.nullcontext(sys.stdout)
+    with target as out:
+        writer = csv.writer(out)
+        writer.writerow(["address_hash", "scope", "reason", "since", "until"])
+        for one in held.values():
+            writer.writerow([one.address_hash, one.scope, one.reason, one.since, one.until or ""])
+    say(f"{len(held):,} suppressions written")
+
+
+def _publish(settings: Settings, entries: list[Suppression]) -> None:
+    keyed = ((SUPPRESSIONS, f"{one.address_hash}|{one.scope}", one) for one in entries)
+    with_kafka(settings, lambda bootstrap: publish(bootstrap, keyed))
+
+
+def _entry(hashed: str, scope: str, reason: str) -> Suppression:
+    return Suppression(address_hash=hashed, scope=_checked_scope(scope), reason=reason, since=now_ms())
+
+
+def _checked_scope(scope: str) -> str:
+    if not _SCOPE.match(scope):
+        raise WrongUse(f"scope {scope!r}: expected platform, tenant:ID or campaign:ID")
+    return scope
+
+
+def _hash(settings: Settings, address: str) -> str:
+    if _HASH.match(address):
+        return address
+    checked = check(address)
+    if isinstance(checked, BadAddress):
+        raise WrongUse(f"{address!r} is no e-mail address: {checked.explain}")
+    return address_hash(secrets.load_or_make(brokers.secret_file(settings)), checked.address)
+
+
+def _rows(settings: Settings, file: Path, scope: str, reason: str, skipped: list[str]) -> Iterator[Suppression]:
+    keys = secrets.load_or_make(brokers.secret_file(settings))
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as text:
+            rows = csv.DictReader(text)
+            column = next(
+                (name for name in rows.fieldnames or [] if name in ("address", "email", "address_hash")), None
+            )
+            if column is None:
+                raise WrongUse(f"{file} has no column address, email or address_hash in its first line")
+            for row in rows:
+                given = (row[column] or "").strip()
+                checked = check(given)
+                if _HASH.match(given):
+                    hashed = given
+                elif isinstance(checked, BadAddress):
+                    skipped.append(f"{file}, line {rows.line_num}: {checked.explain}")
+                    continue
+                else:
+                    hashed = address_hash(keys, checked.address)
+                yield _entry(hashed, row.get("scope") or scope, row.get("reason") or reason)
+    except (OSError, UnicodeDecodeError, csv.Error) as wrong:
+        raise WrongUse(f"{file}: {wrong}") from wrong
