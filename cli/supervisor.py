@@ -6,6 +6,7 @@ Ctrl-C reaches only the one that ends them in order.
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import time
@@ -35,10 +36,14 @@ class Program:
 
 
 class Supervisor:
-    """Runs programs until told to stop; ``say`` hears what a person should know."""
+    """Runs programs until told to stop; ``say`` hears what a person should know.
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    ``pids_file`` always holds the process ids of what runs, by name, as JSON.
+    """
+
+    def __init__(self, say: Callable[[str], None], pids_file: Path | None = None) -> None:
         self._say = say
+        self._pids_file = pids_file
         self._programs: dict[str, Program] = {}
         self._keepers: dict[str, asyncio.Task[None]] = {}
         self._stopping = False
@@ -105,6 +110,10 @@ class Supervisor:
                 stderr=log,
                 start_new_session=True,
             )
+        if self._pids_file is not None:
+            temporary = self._pids_file.with_suffix(".tmp")
+            temporary.write_text(json.dumps(self.pids()), encoding="utf-8")
+            temporary.replace(self._pids_file)
 
     async def _keep(self, program: Program) -> None:
         while program.process is not None:

@@ -72,7 +72,7 @@ async def run(settings: Settings, course: Course) -> bool:
     loop = asyncio.get_running_loop()
     for which in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(which, stop.set)
-    supervisor = Supervisor(show.say)
+    supervisor = Supervisor(show.say, pids_file=folder / "roles.json")
     stage: Stage | None = None
     with contextlib.ExitStack() as stack:
         secret_file = settings.secret_file or folder / "secrets.json"
@@ -195,18 +195,9 @@ async def _start_roles(stage: Stage, supervisor: Supervisor, show: Show) -> None
                 ready=ready,
             )
         )
-    _write_pids(stage, supervisor)
     show.say(f"starting {', '.join(programs)}; logs in {stage.folder / 'logs'}")
     await supervisor.ready(*programs)
-    _write_pids(stage, supervisor)
     show.say(f"Kafka at {settings.kafka}, statistics at http://{settings.web}/stats/")
-
-
-def _write_pids(stage: Stage, supervisor: Supervisor) -> None:
-    file = stage.folder / "roles.json"
-    temporary = file.with_suffix(".tmp")
-    temporary.write_text(json.dumps(supervisor.pids()), encoding="utf-8")
-    temporary.replace(file)
 
 
 def _campaigns(course: Course) -> list[Campaign]:
