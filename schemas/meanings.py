@@ -1,0 +1,243 @@
+"""What each field means, in one sentence, for the generated schemas and the guide.
+
+The records themselves stay short enough to be read as a whole; a test holds this table and their fields together.
+Names are those on the wire (``from``, ``class``).
+"""
+
+_CAMPAIGN = "campaign id, as its owner chose it"
+_MESSAGE = "unique within its campaign; a message id is sent once"
+_AT = "when it happened"
+_HASH = "HMAC-SHA-256 of the canonical address under the installation's key, hex"
+_TOPIC = "name of the topic"
+_PARTITION = "number of the partition"
+_VARS = "values for the variables of the content, by name"
+_NOT_BEFORE = "no attempt is made earlier; null: at once"
+_EXPIRES = "no attempt is made later: the message expires; null: the campaign's `max_age_s` after admission"
+_SOURCE = "where the address was collected, for example the name of a form; kept for attribution"
+_PROVIDER = "mailbox provider of the recipient's domain, `other` if unknown"
+_IP = "address from which the mail was sent"
+_CLASS = "category of the reply or report, for example `invalid_recipient`"
+_CODE = "SMTP reply code"
+
+_FEEDBACK = {
+    "kind": "what came back",
+    "campaign": _CAMPAIGN,
+    "at": "when it was seen",
+    "message_id": "the message it is about; null if it cannot be told",
+    "sent_at": "when that message was sent: the signal counts in that minute; null: `at` is taken",
+    "address_hash": _HASH,
+    "provider": _PROVIDER,
+    "ip": _IP,
+    "trap": "for `trap_hit`: which kind of trap",
+    "class": _CLASS,
+    "code": _CODE,
+    "text": "what the report says, cut short",
+    "source": "`return_path`, `webhook:NAME`, `operator` or `import`",
+}
+
+MEANINGS: dict[str, dict[str, str]] = {
+    "Campaign": {
+        "campaign": "chosen by the owner; may hold anything and never becomes a name",
+        "from": "the mailbox in From",
+        "return_path_domain": "domain of the envelope sender; its MX is the return path listener",
+        "tenant": "who owns the campaign; suppressions can cover a tenant",
+        "sending_domains": "domains that may stand in From; empty: the domain of `from`",
+        "in_doubt": "what becomes of a message whose fate a crash has left unknown: never sent again, or sent again",
+        "max_age_s": "how long delivery is tried, in seconds",
+        "pace": "how fast it may send",
+        "limits": "the rates that it must stay below",
+        "pristine_trap": "`isolate`: a confirmed pristine trap isolates at once; `judge`: it counts as a trap hit",
+        "dry_run": "true: judged and published, but never acted upon",
+        "labels": "free text for the owner's own use",
+    },
+    "Mailbox": {"address": "the address", "name": "the name beside it"},
+    "Pace": {"per_second": "messages per second; 0: no limit of its own", "connections": "most connections at once"},
+    "Limits": {
+        "hard_bounce": "hard bounces, of accepted mail and hard bounces together",
+        "complaint": "complaints, of accepted mail",
+        "trap_hit": "trap hits, of accepted mail",
+        "block": "blocks, of attempts",
+    },
+    "Content": {
+        "campaign": _CAMPAIGN,
+        "content": "names the content within its campaign",
+        "subject": "Subject, with variables",
+        "text": "the plain text part, with variables",
+        "html": "the HTML part, with variables; values are escaped",
+        "headers": "more header fields, from a closed list of names",
+    },
+    "SendRequest": {
+        "request_id": "names the request; the same request published twice is the same messages",
+        "campaign": "a campaign that is known",
+        "content": "a content of that campaign",
+        "recipients": "1 to 500 recipients",
+        "not_before": _NOT_BEFORE,
+        "expires_at": _EXPIRES,
+    },
+    "Recipient": {
+        "address": "where the message goes",
+        "message_id": "unique within the campaign; null: derived from request id and address",
+        "vars": _VARS,
+        "source": _SOURCE,
+        "opted_in_at": "when the recipient agreed",
+    },
+    "Refused": {
+        "request_id": "the request, null if it could not be read",
+        "message_id": "the message, null if the whole request was refused",
+        "campaign": "the campaign that was asked for, null if it could not be read",
+        "address_hash": _HASH,
+        "stage": "where on its way it was refused",
+        "reason": "for machines",
+        "explain": "for people: names the field and the fix",
+        "at": _AT,
+    },
+    "OutboundFrame": {
+        "campaign": _CAMPAIGN,
+        "request_id": "the request that asked for it",
+        "content": "the content to render",
+        "admitted_at": "when the messages were admitted",
+        "messages": "the messages, all of one partition",
+        "not_before": _NOT_BEFORE,
+        "expires_at": _EXPIRES,
+    },
+    "OutboundMessage": {
+        "message_id": _MESSAGE,
+        "address": "where the message goes",
+        "address_hash": _HASH,
+        "vars": _VARS,
+        "source": _SOURCE,
+    },
+    "LedgerEntry": {
+        "sender": "the sender that wrote it",
+        "at": _AT,
+        "intents": "messages whose fate becomes uncertain after this entry",
+        "results": "messages whose fate is known",
+        "covers": "the outbound records that the results belong to",
+        "published": "offset of the newest entry whose results are known to be published; -1: none",
+    },
+    "DeliveryFrame": {
+        "campaign": _CAMPAIGN,
+        "sender": "the sender that publishes it",
+        "covers": "the outbound records that the results belong to",
+        "results": "up to 500 results",
+        "ledger": "the ledger record with the same results; readers that count drop repeats by it",
+    },
+    "DeliveryResult": {
+        "message_id": _MESSAGE,
+        "outcome": "what became of the attempt; all but `deferred` are final",
+        "at": _AT,
+        "attempt": "number of the attempt, from 1; 0: no attempt was made",
+        "provider": _PROVIDER,
+        "ip": _IP,
+        "mx": "the host that answered",
+        "code": _CODE,
+        "enhanced": "enhanced status code, for example `5.1.1`",
+        "text": "the reply, cut to 300 characters",
+        "class": "category of the reply, for example `invalid_recipient`; null when accepted",
+        "tls": "TLS version of the connection, null without TLS",
+        "took_ms": "time from MAIL FROM to the reply, in milliseconds",
+        "address_hash": _HASH,
+        "next_attempt_at": "for `deferred`: when it is tried again",
+    },
+    "OffsetRange": {
+        "topic": _TOPIC,
+        "partition": _PARTITION,
+        "from": "first offset",
+        "to": "last offset, included",
+    },
+    "Position": {"topic": _TOPIC, "partition": _PARTITION, "offset": "offset of the record"},
+    "Feedback": _FEEDBACK,
+    "FeedbackEvent": _FEEDBACK,
+    "FeedbackFrame": {"feedback": "up to 1,000 signals; all of one campaign, the record's key"},
+    "Trap": {"kind": "which kind of trap", "strength": "how sure that is; 1.0: a trap of our own received the mail"},
+    "Suppression": {
+        "address_hash": _HASH,
+        "scope": "`platform`, `tenant:ID` or `campaign:ID`",
+        "reason": "why, for example `hard_bounce`",
+        "since": "from when on",
+        "until": "until when; null: until it is lifted",
+    },
+    "RatesSnapshot": {
+        "scope": "what the rates are about",
+        "at": _AT,
+        "windows": "counts by window: `5m`, `1h`, `24h`, `7d`",
+        "verdicts": "answers by metric: `hard_bounce`, `complaint`, `trap_hit`, `block`",
+        "recent": "the newest signals against the sender, newest last",
+        "applied": "offsets of the results and feedback that are counted",
+    },
+    "Counts": {
+        "accepted": "messages taken by the receiving server",
+        "hard_bounce": "addresses that do not exist",
+        "soft_bounce": "final failures that are no fault of the address",
+        "block": "refusals because of the sender's reputation or content",
+        "deferral": "attempts put off by the receiving server",
+        "complaint": "recipients who called it spam",
+        "trap_hit": "messages that reached a trap",
+        "trap_hit_pristine": "the part of them that reached a confirmed pristine trap",
+        "unsubscribe": "recipients who want no more mail",
+        "attempts": "answers of receiving servers, deferrals included",
+    },
+    "Verdict": {
+        "answer": "below the limit, above it, or too few events to tell",
+        "rate": "events out of trials",
+        "low": "lower end of the interval",
+        "high": "upper end of the interval",
+        "limit": "the limit it is held against",
+        "events": "what was counted",
+        "trials": "out of how many",
+        "window": "the window that was judged",
+        "evidence": "strength of the case against the limit, an e-value; 1: nothing is known",
+    },
+    "Reference": {
+        "topic": _TOPIC,
+        "partition": _PARTITION,
+        "offset": "offset of the record",
+        "message_id": "the message it is about",
+        "kind": "what happened",
+        "at": _AT,
+    },
+    "Command": {
+        "id": "names the command; its decision carries it",
+        "scope": "what it is about, `campaign:ID`",
+        "campaign": _CAMPAIGN,
+        "command": "what is asked; `review` judges again and changes nothing by itself",
+        "reason": "why, for the record",
+        "by": "who asks",
+        "at": _AT,
+    },
+    "Decision": {
+        "scope": "what was decided upon",
+        "campaign": _CAMPAIGN,
+        "from": "the state before",
+        "to": "the state after",
+        "at": _AT,
+        "epoch": "number of the decision; it only grows",
+        "rule": "the rule that decided, for machines",
+        "reason": "one sentence with the numbers",
+        "evidence": "counts, interval, limit and references, as the rule saw them",
+        "until": "when it is looked at again by itself; null: when somebody does",
+        "by": "`policy` or `operator:NAME`",
+        "dry_run": "true: published, not acted upon",
+        "command_id": "the command that asked for it, null if none did",
+    },
+    "Control": {
+        "campaign": _CAMPAIGN,
+        "epoch": "number of the decision it follows; an older one is never obeyed",
+        "may_send": "false: no MAIL FROM",
+        "pace": "how fast it may send now",
+        "state": "the state that it follows from",
+        "reason": "the decision's sentence",
+        "at": _AT,
+    },
+    "DeadLetter": {
+        "topic": "topic of the record that was set aside",
+        "partition": _PARTITION,
+        "offset": "its offset",
+        "reason": "for machines",
+        "raw": "its value, base64",
+        "at": "when it was set aside",
+        "explain": "for people",
+        "key": "its key, base64; null: it had none",
+        "headers": "its Kafka headers",
+    },
+}
