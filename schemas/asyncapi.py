@@ -18,8 +18,8 @@ BEHAVIOUR = f"""\
 Records are UTF-8 JSON objects. Times are integers, milliseconds since the epoch, UTC.
 
 Each carries its version as `v`. This document describes version 1; a record of another version becomes a dead letter,
-and one without `v` is read as version 1. Unknown fields are ignored. A record may have {MAX_RECORD_BYTES:,} bytes; a larger one, or one whose fields are not of
-the types below, is refused or becomes a dead letter.
+and one without `v` is read as version 1. Unknown fields are ignored. A record may have {MAX_RECORD_BYTES:,} bytes; a
+larger one, or one whose fields are not of the types below, is refused or becomes a dead letter.
 
 In a send request one wrong recipient is refused alone and its neighbours are delivered; a request with no recipients
 or with more than 500 is refused as a whole. Kafka headers of a request are passed on to the outbound record.
