@@ -6,11 +6,12 @@ has no deadline.  Whoever calls gives the deadline; when it passes, the error sa
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from aiokafka import AIOKafkaClient
+from aiokafka import AIOKafkaClient, TopicPartition
 from aiokafka.admin.config_resource import ConfigResourceType
 from aiokafka.errors import (
     KafkaConnectionError,
@@ -24,12 +25,14 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.admin import CreateTopicsRequest, DeleteTopicsRequest, DescribeConfigsRequest
 from aiokafka.protocol.metadata import MetadataRequest
+from aiokafka.protocol.offset import OffsetRequest
 
 T = TypeVar("T")
 
 BATCH = 100  # one topic at a time costs 34 ms each, a hundred in one request 0.6 ms each
 _PAUSE_S = 0.1
 _ATTEMPTS = 10
+_LATEST = -1
 
 
 class TopicRefused(KafkaError):  # type: ignore[misc]  # noqa: N818 - aiokafka has no types; it says what happened
@@ -48,20 +51,31 @@ class Planned:
 
 @contextlib.asynccontextmanager
 async def admin(bootstrap: str, *, within_s: float, client_id: str = "mailcordon-admin") -> AsyncIterator["Admin"]:
-    """An admin connection for at most ``within_s`` seconds, bootstrap and close included."""
-    client = AIOKafkaClient(
-        bootstrap_servers=bootstrap, client_id=client_id, request_timeout_ms=max(1000, int(within_s * 1000 / 2))
-    )
+    """An admin connection for at most ``within_s`` seconds in all."""
     try:
-        async with asyncio.timeout(within_s):
-            await client.bootstrap()
-            yield Admin(client)
+        async with (
+            asyncio.timeout(within_s),
+            connected(bootstrap, client_id=client_id, request_timeout_s=within_s / 2) as edge,
+        ):
+            yield edge
     except TimeoutError as late:
         raise KafkaConnectionError(f"Kafka at {bootstrap} did not answer within {within_s:.0f} s") from late
-    except KafkaConnectionError as silent:
-        raise KafkaConnectionError(
-            f"no Kafka answers at {bootstrap}; start it, or set MAILCORDON_KAFKA to one that runs"
-        ) from silent
+
+
+@contextlib.asynccontextmanager
+async def connected(bootstrap: str, *, client_id: str, request_timeout_s: float) -> AsyncIterator["Admin"]:
+    """An admin connection to whichever broker answers."""
+    client = AIOKafkaClient(
+        bootstrap_servers=bootstrap, client_id=client_id, request_timeout_ms=max(1000, int(request_timeout_s * 1000))
+    )
+    try:
+        try:
+            await client.bootstrap()
+        except KafkaConnectionError as silent:
+            raise KafkaConnectionError(
+                f"no Kafka answers at {bootstrap}; start it, or set MAILCORDON_KAFKA to one that runs"
+            ) from silent
+        yield Admin(client)
     finally:
         await client.close()
 
@@ -74,17 +88,39 @@ class Admin:
 
     async def partitions(self, topics: Sequence[str]) -> dict[str, int]:
         """How many partitions the topics have, for those that exist and whose partitions all have a leader."""
-        found: dict[str, int] = {}
+        counts: Counter[str] = Counter()
+        for partition in await self.leaders(topics):
+            counts[partition.topic] += 1
+        return dict(counts)
+
+    async def leaders(self, topics: Sequence[str]) -> dict[TopicPartition, int]:
+        """The node that leads each partition; a topic that is missing, or lacks a leader, is left out whole."""
+        found: dict[TopicPartition, int] = {}
         for names in _batches(topics):
             request = MetadataRequest(list(names), allow_auto_topic_creation=False)
             answer = await self._client.send(self._client.get_random_node(), request)
             for code, name, _internal, partitions in answer.topics:
                 error = for_code(code)
                 if error is NoError and all(part[2] >= 0 for part in partitions):
-                    found[name] = len(partitions)
+                    found |= {TopicPartition(name, part[1]): part[2] for part in partitions}
                 elif error not in {NoError, UnknownTopicOrPartitionError, LeaderNotAvailableError}:
                     raise error(f"topic {name}")
         return found
+
+    async def ends(self, leaders: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+        """The offset after the last record of each partition, as its leader says now."""
+        by_node: dict[int, dict[str, list[tuple[int, int]]]] = {}
+        for partition, node in leaders.items():
+            by_node.setdefault(node, {}).setdefault(partition.topic, []).append((partition.partition, _LATEST))
+        ends: dict[TopicPartition, int] = {}
+        for node, topics in by_node.items():
+            answer = await self._client.send(node, OffsetRequest(-1, 0, list(topics.items())))
+            for topic, partitions in answer.topics:
+                for number, code, _at, offset in partitions:
+                    if for_code(code) is not NoError:
+                        raise for_code(code)(f"end of {topic}, partition {number}")
+                    ends[TopicPartition(topic, number)] = offset
+        return ends
 
     async def configs(self, topics: Sequence[str]) -> dict[str, dict[str, str]]:
         """The settings in force, per topic."""
