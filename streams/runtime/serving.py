@@ -1,0 +1,81 @@
+"""Running one app until it is told to stop, or crashes.
+
+Faust's own worker takes over logging, standard output and the process title; a role of mailcordon has set those up
+already and only needs an exit code.
+"""
+
+import asyncio
+import os
+import signal
+
+import faust
+import structlog
+
+log = structlog.get_logger()
+
+CLEAN, CRASHED = 0, 1
+STOP_WITHIN_S = 90.0
+
+
+def run(app: faust.App, *, stop_within_s: float = STOP_WITHIN_S) -> int:
+    """Run an app until SIGTERM or SIGINT; 0 when it has finished what it took, 1 when it crashed.
+
+    ``stop_within_s`` bounds the stop: an agent may hang, and a flush waits for a broker that is away.  What is not
+    committed by then comes again.
+    """
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(_serve(app, stop_within_s))
+
+
+def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # not on every platform
+        return None
+    return uvloop.Loop
+
+
+async def _serve(app: faust.App, stop_within_s: float) -> int:
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told.set)
+    start = asyncio.create_task(app.start(), name="start")
+    stop = asyncio.create_task(told.wait(), name="told to stop")
+    end = asyncio.create_task(app.wait_until_stopped(), name="crashed or stopped")
+    await asyncio.wait({start, stop, end}, return_when=asyncio.FIRST_COMPLETED)
+    if start.done() and start.exception() is None:
+        await asyncio.wait({stop, end}, return_when=asyncio.FIRST_COMPLETED)
+    cause = _cause(app, start)
+    if cause is not None:
+        log.critical("worker crashed", cause=repr(cause))
+    trouble = await _stop(app, start, stop_within_s)
+    cause = cause or trouble or _cause(app, start)
+    for task in (stop, end):
+        task.cancel()
+    return CLEAN if cause is None else CRASHED
+
+
+def _cause(app: faust.App, start: asyncio.Task[None]) -> BaseException | None:
+    """What went wrong so far, in starting or in any part of the app; being cancelled is how agents end."""
+    if start.done() and not start.cancelled() and start.exception() is not None:
+        return start.exception()
+    reason: BaseException | None = app.crash_reason
+    return None if isinstance(reason, asyncio.CancelledError) else reason
+
+
+async def _stop(app: faust.App, start: asyncio.Task[None], within_s: float) -> BaseException | None:
+    """Stop the app; answers what went wrong with that."""
+    try:
+        async with asyncio.timeout(within_s):
+            await app.stop()
+            start.cancel()
+            await asyncio.wait({start})
+    except TimeoutError:
+        # Faust's consumer thread keeps the process alive; there is nothing left to wait for.
+        log.critical("worker did not stop in time", within_s=within_s)
+        os._exit(CRASHED)
+    except Exception as error:
+        log.critical("worker did not stop well", cause=repr(error), exc_info=error)
+        return error
+    return None
