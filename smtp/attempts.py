@@ -1,0 +1,139 @@
+"""One attempt at one message, as values: what is handed to a mailer and what it answers.
+
+A mailer answers and never raises for what the other side does.  Four answers are possible, and they differ in
+what may follow: a :class:`Reply` says what happened, an :class:`Impossible` says that nothing ever will, after
+:class:`Withheld` nothing was sent at all, and after :class:`Uncertain` nobody knows.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+Stage = Literal["resolve", "connect", "ehlo", "mail", "rcpt", "data", "dot"]
+
+TEXT_LIMIT = 300
+TIMED_OUT = "timed out"
+
+_UNSAFE = re.compile(r"[\x00-\x20\x7f<>]")
+_ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?!\S)")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_ADDRESS = re.compile(r"[^\s<>()\[\]\"',;:=]{1,128}@[^\s<>()\[\]\"',;:=]{1,255}")
+
+
+class UnsafeEnvelope(ValueError):  # noqa: N818 - it is what it says
+    """An address that would end its SMTP command early, or data with bare line ends.  Quotes nothing of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A message ready for a server: both addresses as they stand in the commands, and the data, dots not stuffed.
+
+    Bodies are ASCII, so data that is not has addresses in UTF-8 in its header: it needs SMTPUTF8 (RFC 6531).
+    """
+
+    sender: bytes
+    recipient: bytes
+    domain: str
+    data: bytes
+    smtputf8: bool = False
+
+    @classmethod
+    def checked(cls, *, sender: str, recipient: str, data: bytes) -> "Envelope":
+        """An envelope whose addresses cannot break out of their commands (RFC 5321 4.1.1.2), nor its data out of DATA.
+
+        A CR or LF that stands alone is what servers disagree about, which lets one message smuggle in another.
+        """
+        for address in (sender, recipient):
+            if _UNSAFE.search(address) or "@" not in address:
+                raise UnsafeEnvelope("an address with white space, control characters or angle brackets")
+        if not data.count(b"\n") == data.count(b"\r") == data.count(b"\r\n"):
+            raise UnsafeEnvelope("a message with line ends other than CRLF")
+        return cls(
+            sender.encode("utf-8"),
+            recipient.encode("utf-8"),
+            recipient.rpartition("@")[2].lower(),
+            data,
+            not (sender.isascii() and recipient.isascii() and data.isascii()),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What happened: the answer of a server, or (without ``code``) a connection that failed before the dot.
+
+    ``mx`` is the host that was spoken to, ``ip`` our own address, ``text`` one line without addresses.
+    """
+
+    stage: Stage
+    text: str
+    code: int | None = None
+    enhanced: str | None = None
+    mx: str | None = None
+    ip: str | None = None
+    tls: str | None = None
+    took_ms: int = 0
+
+    @property
+    def accepted(self) -> bool:
+        """Has the other side taken over the message?"""
+        return self.stage == "dot" and self.code is not None and 200 <= self.code < 300
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Uncertain:
+    """The connection was lost, or no answer came, after the dot: the message may or may not have been taken."""
+
+    text: str
+    mx: str | None = None
+    ip: str | None = None
+    tls: str | None = None
+    took_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Impossible:
+    """It will never work, and no server had to say so; ``category`` is the class of the result."""
+
+    category: str
+    text: str
+    mx: str | None = None
+    took_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Withheld:
+    """Nothing was sent, because the last question before MAIL FROM was answered with no."""
+
+
+Attempt = Reply | Uncertain | Impossible | Withheld
+
+
+class Mailer(Protocol):
+    """Whatever can deliver one message to one recipient."""
+
+    async def send(self, envelope: Envelope, *, go: Callable[[], bool]) -> Attempt:
+        """Try once; ``go`` is asked directly before every MAIL FROM."""
+
+    def closed_for_s(self, domain: str) -> float:
+        """Seconds for which this domain's servers are better left alone; 0 when they may be tried."""
+
+    def abort(self) -> None:
+        """Cut every connection: what is under way answers at once."""
+
+    async def close(self) -> None:
+        """Say goodbye on idle connections and end."""
+
+
+def enhanced_code(text: str) -> str | None:
+    """The enhanced status code at the beginning of a reply (RFC 3463)."""
+    found = _ENHANCED.match(text)
+    return found[1] if found else None
+
+
+def shown(text: str) -> str:
+    """A reply fit for a record: one line, no control characters, no addresses, at most 300 characters."""
+    line = _CONTROL.sub(" ", text[: 4 * TEXT_LIMIT].encode("utf-8", "replace").decode("utf-8")).strip()
+    if "@" in line:
+        line = _ADDRESS.sub("<address>", line)
+    return line[:TEXT_LIMIT]

@@ -1,0 +1,220 @@
+"""Where mail for a domain goes, asked of a real name server on loopback."""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator
+from typing import cast
+
+import dns.asyncresolver
+import dns.flags
+import dns.message
+import dns.rcode
+import dns.rrset
+import pytest
+
+from policy.settings import Endpoint
+from smtp.attempts import Envelope, Impossible, Reply
+from smtp.client import SmtpMailer
+from smtp.mx import NextHop, NextHops, Target, may_connect
+from smtp.session import Opener
+
+ZONE: dict[tuple[str, str], str | list[str]] = {
+    ("two.test.", "MX"): ["20 b.mx.test.", "10 a.mx.test."],
+    ("twin.test.", "MX"): ["10 b.mx.test.", "10 a.mx.test."],
+    ("null.test.", "MX"): ["0 ."],
+    ("plain.test.", "A"): ["8.8.4.4"],
+    ("private.test.", "MX"): ["10 inside.test."],
+    ("inside.test.", "A"): ["10.0.0.1", "127.0.0.1", "169.254.169.254"],
+    ("mixed.test.", "MX"): ["10 inside.test.", "20 a.mx.test."],
+    ("nowhere.test.", "MX"): ["10 gone.test."],
+    ("broken.test.", "MX"): "SERVFAIL",
+    ("half.test.", "MX"): ["10 broken-host.test."],
+    ("broken-host.test.", "A"): "SERVFAIL",
+    ("broken-host.test.", "AAAA"): "SERVFAIL",
+    ("slow.test.", "MX"): "silence",
+    ("a.mx.test.", "A"): ["8.8.8.8"],
+    ("a.mx.test.", "AAAA"): ["2001:4860:4860::8888"],
+    ("b.mx.test.", "A"): ["9.9.9.9"],
+    ("empty.test.", "TXT"): ["x"],
+}
+
+
+class NameServer(asyncio.DatagramProtocol):
+    def __init__(self, ttl: int) -> None:
+        self.asked: list[tuple[str, str]] = []
+        self._ttl = ttl
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.DatagramTransport", transport)
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        query = dns.message.from_wire(data)
+        question = query.question[0]
+        name, kind = question.name.to_text().lower(), dns.rdatatype.to_text(question.rdtype)
+        self.asked.append((name, kind))
+        answer = dns.message.make_response(query)
+        answer.flags |= dns.flags.RA
+        records = ZONE.get((name, kind))
+        match records:
+            case "silence":
+                return
+            case "SERVFAIL":
+                answer.set_rcode(dns.rcode.SERVFAIL)
+            case list():
+                answer.answer.append(dns.rrset.from_text(name, self._ttl, "IN", kind, *records))
+            case _ if not any(known == name for known, _ in ZONE):
+                answer.set_rcode(dns.rcode.NXDOMAIN)
+        self._transport.sendto(answer.to_wire(), addr)
+
+
+@contextlib.asynccontextmanager
+async def hops(
+    *, allow_private: bool = False, ttl: int = 300, seed: int = 1
+) -> AsyncIterator[tuple[NextHops, NameServer]]:
+    loop = asyncio.get_running_loop()
+    transport, server = await loop.create_datagram_endpoint(lambda: NameServer(ttl), ("127.0.0.1", 0))
+    resolver = dns.asyncresolver.Resolver(configure=False)
+    resolver.nameservers = ["127.0.0.1"]
+    resolver.port = transport.get_extra_info("sockname")[1]
+    resolver.timeout = 0.2
+    try:
+        yield NextHops(allow_private=allow_private, resolver=_Hasty(resolver), chance=random.Random(seed)), server
+    finally:
+        transport.close()
+
+
+class _Hasty:
+    """The real resolver with less patience."""
+
+    def __init__(self, resolver: dns.asyncresolver.Resolver) -> None:
+        self._resolver = resolver
+
+    async def resolve(self, qname: str, rdtype: str, *, lifetime: float) -> dns.resolver.Answer:
+        return await self._resolver.resolve(qname, rdtype, lifetime=min(lifetime, 0.3))
+
+
+async def test_mail_servers_come_in_order_of_preference_with_all_their_addresses() -> None:
+    async with hops() as (find, _):
+        found = await find.find("two.test")
+    assert found == NextHop(
+        "a.mx.test,b.mx.test",
+        (
+            Target("a.mx.test", "8.8.8.8", 25),
+            Target("a.mx.test", "2001:4860:4860::8888", 25),
+            Target("b.mx.test", "9.9.9.9", 25),
+        ),
+    )
+
+
+async def test_equal_preferences_are_tried_in_any_order() -> None:
+    first = set()
+    for seed in range(8):
+        async with hops(seed=seed) as (find, _):
+            found = await find.find("twin.test")
+            assert isinstance(found, NextHop)
+            first.add(found.targets[0].host)
+    assert first == {"a.mx.test", "b.mx.test"}
+
+
+async def test_a_domain_without_mx_is_its_own_mail_server() -> None:
+    async with hops() as (find, _):
+        assert await find.find("plain.test") == NextHop("plain.test", (Target("plain.test", "8.8.4.4", 25),))
+
+
+@pytest.mark.parametrize(
+    ("domain", "says"),
+    [
+        ("null.test", "null MX"),
+        ("no-such.test", "does not exist"),
+        ("nowhere.test", "none of the domain's mail servers has an address"),
+        ("empty.test", "none of the domain's mail servers has an address"),
+        ("private.test", "no public address"),
+        ("[127.0.0.1]", "does not exist"),
+    ],
+)
+async def test_what_will_never_work_is_final(domain: str, says: str) -> None:
+    async with hops() as (find, _):
+        found = await find.find(domain)
+    assert isinstance(found, Impossible)
+    assert found.category == "bad_domain"
+    assert says in found.text
+
+
+@pytest.mark.parametrize("domain", ["broken.test", "slow.test", "half.test", "a" * 64 + ".test"])
+async def test_a_failing_look_up_is_not_final(domain: str) -> None:
+    async with hops() as (find, _):
+        found = await find.find(domain)
+    assert isinstance(found, Reply)
+    assert (found.stage, found.code) == ("resolve", None)
+
+
+async def test_private_addresses_are_left_out_and_the_others_used() -> None:
+    async with hops() as (find, _):
+        found = await find.find("mixed.test")
+    assert isinstance(found, NextHop)
+    assert {target.host for target in found.targets} == {"a.mx.test"}
+
+
+async def test_private_addresses_are_used_where_an_operator_allows_it() -> None:
+    async with hops(allow_private=True) as (find, _):
+        found = await find.find("private.test")
+    assert isinstance(found, NextHop)
+    assert "10.0.0.1" in {target.address for target in found.targets}
+
+
+async def test_answers_are_remembered_and_asked_for_once() -> None:
+    async with hops() as (find, server):
+        await asyncio.gather(*(find.find("two.test") for _ in range(10)))
+        await find.find("two.test")
+        assert server.asked.count(("two.test.", "MX")) == 1
+        assert find.known("two.test") is not None
+        assert find.known("other.test") is None
+
+
+async def test_failures_are_remembered_for_a_short_time() -> None:
+    async with hops() as (find, server):
+        await find.find("broken.test")
+        asked = len(server.asked)
+        await find.find("broken.test")
+        assert len(server.asked) == asked
+
+
+def test_routes_come_before_the_name_servers_the_exact_one_first() -> None:
+    find = NextHops({"*": Endpoint("127.0.0.1", 2525), "example.com": Endpoint("127.0.0.1", 2526)})
+    assert find.known("example.com") == NextHop("127.0.0.1:2526", (Target("127.0.0.1", "127.0.0.1", 2526),))
+    assert find.known("sub.example.com") == NextHop("127.0.0.1:2525", (Target("127.0.0.1", "127.0.0.1", 2525),))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "0.0.0.0", "100.64.0.1", "224.0.0.1",
+        "255.255.255.255", "192.0.2.1", "::1", "::", "fe80::1", "fe80::1%eth0", "fd00:ec2::254", "ff02::1",
+        "::ffff:127.0.0.1", "::ffff:10.0.0.1", "2002:7f00:1::", "64:ff9b::7f00:1", "2001:db8::1",
+    ],
+)  # fmt: skip
+def test_addresses_inside_are_never_connected_to(address: str) -> None:
+    assert not may_connect(address)
+
+
+@pytest.mark.parametrize("address", ["8.8.8.8", "2001:4860:4860::8888", "::ffff:8.8.8.8", "64:ff9b::808:808"])
+def test_addresses_outside_may_be_connected_to(address: str) -> None:
+    assert may_connect(address)
+
+
+async def test_a_name_that_points_inside_causes_no_connection() -> None:
+    connected = []
+
+    class NoOpener(Opener):
+        async def open(self, target: Target) -> Reply:  # type: ignore[override]
+            connected.append(target)
+            return Reply(stage="connect", text="no")
+
+    async with hops() as (find, _):
+        client = SmtpMailer(find, NoOpener(hostname="me.example"))
+        attempt = await client.send(
+            Envelope.checked(sender="a@b.example", recipient="x@private.test", data=b""), go=lambda: True
+        )
+    assert isinstance(attempt, Impossible)
+    assert not connected
