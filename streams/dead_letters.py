@@ -12,7 +12,9 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
+import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from schemas.codec import Malformed, decode, encode
@@ -20,11 +22,14 @@ from schemas.dead_letters import DeadLetter
 from schemas.topics import BY_NAME, DEAD_LETTERS
 from streams.admin import admin
 
+log = structlog.get_logger()
+
 REPLAYED = "replayed"
 AGENT_FAILED = "agent_failed"
 
 _ENCODED = "base64:"  # a header value that is no text
 _EXPLAIN_LENGTH = 500
+_HEADERS_LENGTH = 65_536  # raw bytes grow by a third as base64, headers sixfold at worst as JSON
 _WITHIN_S = 30.0
 _MAX_BYTES = BY_NAME[DEAD_LETTERS].max_bytes
 
@@ -51,8 +56,13 @@ def dead_letter(
     explain: str,
     now: int,
 ) -> DeadLetter:
-    """A record set aside, with everything that is needed to put it back."""
-    pairs = headers.items() if isinstance(headers, Mapping) else headers or ()
+    """A record set aside, with everything that is needed to put it back.
+
+    Only headers beyond 64 KiB are left out, and then the explanation says so: a dead letter must fit its topic.
+    """
+    pairs = list(headers.items() if isinstance(headers, Mapping) else headers or ())
+    if headers_length(pairs) > _HEADERS_LENGTH:
+        pairs, explain = [], f"{explain[: _EXPLAIN_LENGTH - 60]} (its Kafka headers were too large to be kept)"
     return DeadLetter(
         topic=topic,
         partition=partition,
@@ -61,8 +71,39 @@ def dead_letter(
         explain=explain[:_EXPLAIN_LENGTH],
         raw=base64.b64encode(value or b"").decode(),
         key=None if key is None else base64.b64encode(key).decode(),
-        headers={name: _as_text(one) for name, one in pairs},
+        headers={name: _as_text(one or b"") for name, one in pairs},
         at=now,
+    )
+
+
+def headers_length(headers: Iterable[tuple[str, bytes]]) -> int:
+    """How many bytes the names and values of headers have."""
+    return sum(len(name.encode()) + len(value or b"") for name, value in headers)
+
+
+class Message(Protocol):
+    """A record as Faust hands it out."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: Any  # Any: bytes, None, or what Faust's types allow besides
+    value: Any
+    headers: Any
+
+
+def of_message(message: Message, *, reason: str, explain: str, now: int) -> DeadLetter:
+    """A record that an agent could not work on, set aside."""
+    return dead_letter(
+        topic=message.topic,
+        partition=message.partition,
+        offset=message.offset,
+        key=message.key,
+        value=message.value,
+        headers=message.headers,
+        reason=reason,
+        explain=explain,
+        now=now,
     )
 
 
@@ -162,7 +203,9 @@ async def _read(bootstrap: str, within_s: float) -> AsyncIterator[Kept]:
             for partition, records in (await consumer.getmany(timeout_ms=200)).items():
                 for record in records:
                     letter = decode(DeadLetter, record.value, max_bytes=_MAX_BYTES)
-                    if not isinstance(letter, Malformed) and record.offset < ends[partition]:
+                    if isinstance(letter, Malformed):
+                        log.warning("no dead letter", partition=record.partition, offset=record.offset)
+                    elif record.offset < ends[partition]:
                         yield Kept(record.partition, record.offset, letter)
     finally:
         await consumer.stop()
@@ -177,8 +220,8 @@ def _as_text(value: bytes) -> str:
     try:
         text = value.decode()
     except UnicodeDecodeError:
-        text = ""
-    plain = text.encode() == value and not text.startswith(_ENCODED)
+        return _ENCODED + base64.b64encode(value).decode()
+    plain = text.isprintable() and not text.startswith(_ENCODED)
     return text if plain else _ENCODED + base64.b64encode(value).decode()
 
 
