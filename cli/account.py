@@ -61,8 +61,8 @@ class Books:
 class Delivery:
     """One message that a receiving server accepted, or one MAIL FROM that it heard, by the server's own log."""
 
-    campaign_name: str
-    message_token: str
+    campaign_name: str | None
+    message_token: str | None  # None where the message itself was never sent
     mail_from_at: int
     accepted: bool
 
@@ -110,8 +110,8 @@ def draw_up(requested: Iterable[str], books: Books, deliveries: Iterable[Deliver
         outcomes["held"] = len(held)
     name = campaign_name(books.campaign)
     tokens = {message_token(message_id) for message_id in wanted}
-    seen = [one for one in deliveries if one.campaign_name == name and one.message_token in tokens]
-    copies = Counter(one.message_token for one in seen if one.accepted)
+    seen = [one for one in deliveries if one.campaign_name == name]
+    copies = Counter(one.message_token for one in seen if one.accepted and one.message_token in tokens)
     isolation = _isolation(books)
     return Account(
         requested=len(wanted),

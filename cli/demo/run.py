@@ -16,7 +16,7 @@ from pathlib import Path
 from cli import broker as brokers
 from cli import kafka, secrets
 from cli import recipients as recipient_lists
-from cli.access import producer, publish
+from cli.access import now_ms, producer, publish
 from cli.account import Account, Delivery, draw_up
 from cli.campaigns import register
 from cli.demo import lists
@@ -26,7 +26,9 @@ from cli.failures import OutsideFailed
 from cli.roles import end_senders
 from cli.settings import as_environment, data_folder
 from cli.supervisor import Program, Supervisor
+from policy.naming import campaign_name
 from policy.settings import Endpoint, Settings
+from policy.tokens import Ticket, campaign_ref, read_return_path
 from schemas.codec import encode
 from schemas.sending import Campaign, Content, Mailbox
 from schemas.topics import CONTENTS, REQUESTS
@@ -266,9 +268,16 @@ def _at_rest(watch: Watch, campaign: str, ids: set[str]) -> bool:
 
 
 def _accounts(stage: Stage, watch: Watch, requested: dict[str, set[str]]) -> dict[str, Account]:
+    keys = secrets.load_or_make(Path(str(stage.settings.secret_file)))
+    names = {campaign_ref(campaign): campaign_name(campaign) for campaign in requested}
+
+    def campaign_of(mail_from: str) -> str | None:
+        ticket = read_return_path(keys, mail_from, now=now_ms())
+        return names.get(ticket.campaign_ref) if isinstance(ticket, Ticket) else None
+
     deliveries = [
-        Delivery(one.campaign_name, one.message_token, one.mail_from_at, one.accepted_at is not None)
-        for one in read_logs(stage.folder / "providers")
+        Delivery(one.campaign_name, one.message_token, one.mail_from_at, one.event == "accepted")
+        for one in read_logs(stage.folder / "providers", campaign_of=campaign_of)
     ]
     return {name: draw_up(ids, watch.books[name], deliveries) for name, ids in requested.items()}
 
