@@ -28,10 +28,20 @@ from policy.settings import Settings
     type=click.Choice(["hold", "resend"]),
     help="What a sender does after a crash with a message whose fate it does not know.",
 )
+@click.option(
+    "--per-second", default=0.0, show_default=True, type=click.FloatRange(0), help="Pace of each campaign; 0: no limit."
+)
 @click.option("--keep", is_flag=True, help="Keep the broker's data afterwards.")
 @setting_options("web")
 def demo(
-    settings: Settings, leave: bool, report: Path | None, scale: float, seed: int, in_doubt: str, keep: bool
+    settings: Settings,
+    leave: bool,
+    report: Path | None,
+    scale: float,
+    seed: int,
+    in_doubt: str,
+    per_second: float,
+    keep: bool,
 ) -> None:
     """Watch a bad campaign being isolated while a good one goes on.
 
@@ -48,6 +58,14 @@ def demo(
       mailcordon demo --exit --report report.json
     """
     logs.configure(level="warning", form=settings.log_format, role="demo")
-    course = Course(scale=scale, seed=seed, report=report, stay=not leave, in_doubt=in_doubt, keep=keep)
+    course = Course(
+        scale=scale,
+        seed=seed,
+        report=report,
+        stay=not leave,
+        in_doubt=in_doubt,
+        per_second=per_second,
+        keep=keep,
+    )
     if not asyncio.run(run(settings, course)):
         raise click.exceptions.Exit(1)

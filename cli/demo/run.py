@@ -30,7 +30,7 @@ from policy.naming import campaign_name
 from policy.settings import Endpoint, Settings
 from policy.tokens import Ticket, campaign_ref, read_return_path
 from schemas.codec import encode
-from schemas.sending import Campaign, Content, Mailbox
+from schemas.sending import Campaign, Content, Mailbox, Pace
 from schemas.topics import CONTENTS, REQUESTS
 from smtp.simulate import read_logs
 from streams.topics import create
@@ -50,6 +50,7 @@ class Course:
     report: Path | None
     stay: bool
     in_doubt: str
+    per_second: float
     keep: bool
 
 
@@ -134,7 +135,8 @@ async def _course(stage: Stage, course: Course, show: Show, supervisor: Supervis
 
 
 def _stage(settings: Settings, folder: Path, secret_file: Path, bootstrap: str) -> Stage:
-    web = settings.web if _is_free(settings.web) else Endpoint(settings.web.host, _free_port())
+    wanted = settings.web.port != 0 and _is_free(settings.web)
+    web = settings.web if wanted else Endpoint(settings.web.host, _free_port())
     simulated = {name: Endpoint("127.0.0.1", _free_port()) for name in (*lists.PROVIDERS, lists.TRAP_DOMAIN)}
     staged = replace(
         settings,
@@ -211,6 +213,7 @@ def _campaigns(course: Course) -> list[Campaign]:
             sending_domains=["shop.example"],
             return_path_domain="bounces.shop.example",
             in_doubt="resend" if course.in_doubt == "resend" else "hold",
+            pace=Pace(per_second=course.per_second),
         )
         for name in (GOOD, BAD)
     ]
