@@ -24,9 +24,10 @@ from policy.settings import Settings
 from schemas.codec import Malformed, decode
 from schemas.json_schema import RECORDS
 from schemas.topics import TOPICS
+from tests import prose
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("schemas", "policy", "streams", "agents", "smtp", "k8s", "cli")
+PACKAGES = tuple(prose.PACKAGES)
 PROSE = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -34,7 +35,9 @@ SETTINGS = {variable(known.name): known.name for known in fields(Settings)}
 
 every_page = pytest.mark.parametrize("page", PROSE, ids=lambda page: page.relative_to(ROOT).as_posix())
 
-_FENCE = re.compile(r"^```(?P<language>\w*)\n(?P<text>.*?)^```$|^(?P<indented>(?:    .*\n)+)", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(
+    r"^```(?P<language>\w*)\n(?P<text>.*?)^```$|^(?P<indented>(?:    [^\n]*\n)+)", re.MULTILINE | re.DOTALL
+)
 _SPAN = re.compile(r"`([^`\n]+(?:\n[^`\n]+)?)`")
 
 
@@ -54,27 +57,28 @@ def _code(page: Path) -> list[str]:
     return _spans(page) + [line for text in joined for line in text.splitlines()]
 
 
-def _modules() -> set[str]:
-    return {
-        path.relative_to(ROOT).as_posix()
-        for package in PACKAGES
-        for path in (ROOT / package).rglob("*.py")
-        if path.name != "__init__.py"
-    }
+def test_code_is_found_in_prose(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "One `span`.\n\n    make test\n\nA `span over\ntwo lines`.\n\n```sh\nmake `demo`\n```\nand `last`\n"
+    )
+
+    assert _spans(page) == ["span", "span over two lines", "last"]
+    assert _code(page)[3:] == ["    make test", "make `demo`"]
 
 
 def test_the_file_map_is_the_tree() -> None:
-    page = (ROOT / "ARCHITECTURE.md").read_text()
-    section = page.partition("\n## File map\n")[2].partition("\n## ")[0]
+    section = prose.ARCHITECTURE.read_text().partition("<!-- generated: file map -->")[2].partition("<!-- end of")[0]
     mapped = re.findall(r"^\| `([^`]+\.py)` \|", section, re.MULTILINE)
+    tree = {one.relative_to(ROOT).as_posix() for package in PACKAGES for one in prose.modules(package)}
 
-    missing = sorted(_modules() - set(mapped))
-    gone = sorted({path for path in mapped if not (ROOT / path).exists()})
-    twice = sorted({path for path in mapped if mapped.count(path) > 1})
+    missing, gone = sorted(tree - set(mapped)), sorted(set(mapped) - tree)
 
-    assert (missing, gone, twice) == ([], [], []), (
-        f"the file map of ARCHITECTURE.md lacks {missing}, names {gone} which do not exist, and names {twice} twice"
+    assert (missing, gone) == ([], []), (
+        f"the file map of ARCHITECTURE.md lacks {missing} and names {gone}, which do not exist; "
+        "run `python -m tests.prose`"
     )
+    assert len(mapped) == len(tree)
 
 
 @every_page
@@ -194,14 +198,7 @@ def test_every_command_is_in_the_readme() -> None:
 
 
 def test_the_guide_lists_every_setting_as_it_is() -> None:
-    rows = ["| setting | default | unit | meaning |", "|---|---|---|---|"]
-    for known in fields(Settings):
-        default = settings.shown(known.metadata["default"])
-        cells = [f"`{variable(known.name)}`", f"`{default}`" if default else "–", known.metadata["unit"] or "–"]
-        rows.append("| " + " | ".join([*cells, known.metadata["meaning"].replace("|", "\\|")]) + " |")
-    table = "\n".join(rows)
-
-    assert table in (ROOT / "docs/guide/settings.md").read_text(), f"docs/guide/settings.md should hold:\n{table}"
+    assert prose.settings_table() in prose.SETTINGS.read_text(), "run `python -m tests.prose`"
 
 
 def test_words_of_the_glossary_stand_once_and_in_order() -> None:
