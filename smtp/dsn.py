@@ -38,7 +38,11 @@ _CODE_OF_CLASS = {"2": 250, "4": 450, "5": 550}
 
 
 def findings(message: Message) -> list[Finding] | None:
-    """What the message says as a delivery status notification; None when it has no such part."""
+    """What the message says as a delivery status notification; None when it has no such part.
+
+    Recipients are named as we wrote to them (Original-Recipient), as far as the report says so: a forwarder's address
+    is nothing that we know.
+    """
     status = message.first(*STATUS_TYPES)
     if status is None:
         return None
@@ -93,11 +97,12 @@ def gave_up_waiting(text: str) -> bool:
 
 
 def _bounce(block: Fields, notice: str, clues: Clues) -> Bounce:
-    recipient = bare(block.get("final-recipient") or block.get("original-recipient") or "") or None
+    final = bare(block.get("final-recipient") or "")
+    recipient = bare(block.get("original-recipient") or "") or final or None
     action = _ACTIONS.get((block.get("action") or "").split(" ")[0].strip().lower(), "failed")
     status = _ENHANCED.search(block.get("status") or "")
     diagnostic = _TYPED.sub("", block.get("diagnostic-code") or "", count=1)
-    mentioned = _lines_about(recipient, notice)
+    mentioned = _lines_about(final, notice) or _lines_about(recipient, notice)
     code, enhanced, text = read_reply(diagnostic)
     if not diagnostic.strip() or (code is None and enhanced is None and status and status[1] in _SUPERSEDED):
         code, enhanced, text = read_reply(mentioned)

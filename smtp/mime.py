@@ -63,10 +63,8 @@ class Part:
         encoding = (self.fields.get("content-transfer-encoding") or "").strip().lower()
         if encoding == "base64":
             whole = re.sub(rb"[^A-Za-z0-9+/]", b"", self.body[: 2 * MAX_TEXT_BYTES])
-            try:
-                return binascii.a2b_base64(whole[: len(whole) // 4 * 4])[:MAX_TEXT_BYTES]
-            except binascii.Error:
-                return b""
+            whole = whole[: len(whole) - (len(whole) % 4 == 1)]  # one digit alone is no byte
+            return binascii.a2b_base64(whole + b"=" * (-len(whole) % 4))[:MAX_TEXT_BYTES]
         if encoding == "quoted-printable":
             return quopri.decodestring(self.body[: 3 * MAX_TEXT_BYTES])[:MAX_TEXT_BYTES]
         return self.body[:MAX_TEXT_BYTES]
