@@ -1,0 +1,401 @@
+"""A Kubernetes API server small enough to read: our five kinds, server-side apply, and every way to say no.
+
+It keeps to what a real one was seen to do: an apply makes what is missing whatever its resourceVersion says; a
+resourceVersion that is not the newest gets 409; the same apply again changes no version; replicas that are given up
+fall back to 1; a Deployment's own count leaves out draining pods; an unknown field is a 400, a body that cannot be
+a Deployment a 422.  A small loop plays controller-manager and kubelet: pods come, drain and go.
+
+For tests: ``calls`` remembers what was asked, ``refuse_next`` answers with an error, ``die_at`` cuts the line before
+or after the n-th call and stays dead until ``revive``, ``hold_drain`` keeps draining pods, ``allow`` is RBAC.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import json
+import re
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from tests.doubles.fake_api_objects import Conflicts, Held, Leaves, flatten
+
+KINDS = {
+    "deployments": ("Deployment", "apps/v1"),
+    "networkpolicies": ("NetworkPolicy", "networking.k8s.io/v1"),
+    "services": ("Service", "v1"),
+    "serviceaccounts": ("ServiceAccount", "v1"),
+    "pods": ("Pod", "v1"),
+}
+GROUPS = {"apps/v1": "apps", "networking.k8s.io/v1": "networking.k8s.io", "v1": ""}
+HAS_GENERATION = {"Deployment", "NetworkPolicy"}
+
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\Z")
+_LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?\Z")
+_LABEL_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?\Z")
+_MOST_ANNOTATION_BYTES = 262_144
+
+
+@dataclass(frozen=True)
+class Called:
+    """One call as RBAC sees it."""
+
+    verb: str
+    group: str
+    resource: str
+    name: str | None
+    body: dict[str, Any] | None = None
+
+
+class Refusal(Exception):  # noqa: N818 - an answer
+    """An answer that is no."""
+
+    def __init__(self, status: int, reason: str, message: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status, self.reason, self.message, self.headers = status, reason, message, headers or {}
+
+
+class FakeApi:
+    """The server; ``async with FakeApi() as api`` and talk to ``api.url``."""
+
+    def __init__(self, *namespaces: str, lag_s: float = 0.005, drain_s: float = 0.02) -> None:
+        self.namespaces = set(namespaces or ("mailcordon",))
+        self.objects: dict[tuple[str, str, str], Held] = {}  # resource, namespace, name
+        self.calls: list[Called] = []
+        self.allow: set[tuple[str, str, str]] | None = None  # (verb, group, resource); None: everything
+        self.lag_s, self.drain_s, self.hold_drain = lag_s, drain_s, False
+        self.manager_is_down = False
+        self.page: int | None = None
+        self.die_at: tuple[int, str] | None = None
+        self.dead = False
+        self.requests, self.most_in_flight = 0, 0
+        self.before_call: Callable[[Called], None] | None = None
+        self._in_flight = 0
+        self._refusals: deque[tuple[Callable[[Called], bool], Refusal]] = deque()
+        self._versions = itertools.count(1000)
+        self._uids = itertools.count(1)
+        self._drains: dict[str, float] = {}
+        self._runner: web.AppRunner | None = None
+        self._manager: asyncio.Task[None] | None = None
+        self.url = ""
+
+    async def __aenter__(self) -> "FakeApi":
+        app = web.Application(middlewares=[self._wrap])
+        for prefix in ("/api/v1", "/apis/apps/v1", "/apis/networking.k8s.io/v1"):
+            app.router.add_route("GET", prefix + "/namespaces/{namespace}/{resource}", self._list)
+            app.router.add_route("GET", prefix + "/namespaces/{namespace}/{resource}/{name}", self._get)
+            app.router.add_route("PATCH", prefix + "/namespaces/{namespace}/{resource}/{name}", self._patch)
+            app.router.add_route("DELETE", prefix + "/namespaces/{namespace}/{resource}/{name}", self._delete)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        host, port = self._runner.addresses[0][:2]
+        self.url = f"http://{host}:{port}"
+        self._manager = asyncio.create_task(self._play_manager())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._manager is not None
+        self._manager.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._manager
+        assert self._runner is not None
+        await self._runner.cleanup()
+
+    # What tests do to it.
+
+    def refuse_next(
+        self,
+        status: int,
+        *,
+        times: int = 1,
+        when: Callable[[Called], bool] = lambda _: True,
+        retry_after_s: int | None = None,
+        message: str = "told to refuse",
+    ) -> None:
+        """Answer the next calls that match with an error."""
+        headers = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
+        self._refusals.extend([(when, Refusal(status, "Told", message, headers))] * times)
+
+    def revive(self) -> None:
+        """Answer again, after ``die_at`` was reached."""
+        self.die_at, self.dead = None, False
+
+    def write(self, resource: str, name: str, changes: Leaves, *, manager: str, namespace: str = "mailcordon") -> None:
+        """Somebody else writes some fields."""
+        held = self.objects[resource, namespace, name]
+        self._store((resource, namespace, name), held, held.updated(changes, manager))
+
+    def remove(self, resource: str, name: str, *, namespace: str = "mailcordon") -> None:
+        """Somebody else deletes an object."""
+        del self.objects[resource, namespace, name]
+
+    def state(self) -> dict[str, dict[str, Any]]:
+        """Everything that lasts: objects without versions, for comparing two histories."""
+        shown = {}
+        for (resource, _, name), held in sorted(self.objects.items()):
+            body = held.body()
+            for key in ("resourceVersion", "uid", "generation", "managedFields"):
+                body["metadata"].pop(key, None)
+            body.pop("status", None)
+            shown[f"{resource}/{name}"] = body
+        return shown
+
+    def verbs(self) -> set[tuple[str, str, str]]:
+        """What was asked, as an RBAC rule would have to allow it."""
+        return {(call.verb, call.group, call.resource) for call in self.calls}
+
+    # Answers.
+
+    @web.middleware
+    async def _wrap(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        self.requests += 1
+        number = self.requests
+        self._in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self._in_flight)
+        try:
+            if self._is_dead(number, "before", request):
+                return web.Response(status=503)  # nobody hears it: the line is cut
+            answer = await self._answer(request, handler)
+            self._is_dead(number, "after", request)
+            return answer
+        finally:
+            self._in_flight -= 1
+
+    async def _answer(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except Refusal as no:
+            status = {
+                "kind": "Status",
+                "apiVersion": "v1",
+                "status": "Failure",
+                "message": no.message,
+                "reason": no.reason,
+                "code": no.status,
+            }
+            return web.json_response(status, status=no.status, headers=no.headers)
+
+    def _is_dead(self, number: int, moment: str, request: web.Request) -> bool:
+        if self.die_at == (number, moment):
+            self.dead = True
+        if self.dead and request.transport is not None:
+            request.transport.abort()
+        return self.dead
+
+    def _called(self, request: web.Request, verb: str, body: dict[str, Any] | None = None) -> tuple[str, str, str]:
+        resource, namespace = request.match_info["resource"], request.match_info["namespace"]
+        if resource not in KINDS:
+            raise Refusal(404, "NotFound", f"no resource {resource}")
+        group = GROUPS[KINDS[resource][1]]
+        call = Called(verb, group, resource, request.match_info.get("name"), body)
+        self.calls.append(call)
+        if self.before_call is not None:
+            self.before_call(call)
+        self._check_allowed(call)
+        for waiting in self._refusals:
+            when, refusal = waiting
+            if when(call):
+                self._refusals.remove(waiting)
+                raise refusal
+        return resource, namespace, call.name or ""
+
+    def _check_allowed(self, call: Called) -> None:
+        if self.allow is not None and (call.verb, call.group, call.resource) not in self.allow:
+            raise Refusal(403, "Forbidden", f"{call.resource} is forbidden: cannot {call.verb} resource")
+
+    async def _list(self, request: web.Request) -> web.Response:
+        resource, namespace, _ = self._called(request, "list")
+        wanted = [pair.split("=", 1) for pair in request.query.get("labelSelector", "").split(",") if pair]
+        found = [
+            held.body()
+            for (of, where, _), held in sorted(self.objects.items())
+            if of == resource and where == namespace and all(_labels(held).get(key) == value for key, value in wanted)
+        ]
+        start, limit = int(request.query.get("continue") or 0), int(request.query.get("limit") or 0)
+        size = min(filter(None, (limit, self.page)), default=len(found))
+        more = {"continue": str(start + size)} if start + size < len(found) else {}
+        kind, version = KINDS[resource]
+        page = {"kind": f"{kind}List", "apiVersion": version, "metadata": more, "items": found[start : start + size]}
+        return web.json_response(page)
+
+    async def _get(self, request: web.Request) -> web.Response:
+        resource, namespace, name = self._called(request, "get")
+        held = self.objects.get((resource, namespace, name))
+        if held is None:
+            raise Refusal(404, "NotFound", f'{resource} "{name}" not found')
+        return web.json_response(held.body())
+
+    async def _delete(self, request: web.Request) -> web.Response:
+        key = self._called(request, "delete")
+        if self.objects.pop(key, None) is None:
+            raise Refusal(404, "NotFound", f"{key[0]} not found")
+        return web.json_response({"kind": "Status", "status": "Success"})
+
+    async def _patch(self, request: web.Request) -> web.Response:
+        raw = await request.text()
+        if request.content_type != "application/apply-patch+yaml":
+            raise Refusal(415, "UnsupportedMediaType", f"this server only applies, got {request.content_type}")
+        body = json.loads(raw)
+        key = self._called(request, "patch", body)
+        resource, namespace, name = key
+        manager, force = request.query.get("fieldManager"), request.query.get("force") == "true"
+        if not manager:
+            raise Refusal(400, "BadRequest", "fieldManager is required for apply patch")
+        if namespace not in self.namespaces:
+            raise Refusal(404, "NotFound", f'namespaces "{namespace}" not found')
+        live = self.objects.get(key)
+        before = live or self._new(resource, namespace, name)
+        self._check_versions(body, live)
+        _check_shape(body, before)
+        if live is None:
+            self.calls.append(Called("create", GROUPS[KINDS[resource][1]], resource, name))
+            self._check_allowed(self.calls[-1])
+        try:
+            after = before.applied(flatten(body), manager, force=force, defaults=_defaults(before.kind, body))
+        except Conflicts as conflicts:
+            raise Refusal(409, "Conflict", str(conflicts)) from conflicts
+        _check_valid(after, live)
+        self._store(key, live, after)
+        return web.json_response(self.objects[key].body(), status=200 if live else 201)
+
+    def _new(self, resource: str, namespace: str, name: str) -> Held:
+        kind, version = KINDS[resource]
+        return Held(kind, version, name, namespace, uid=f"uid-{next(self._uids)}")
+
+    def _check_versions(self, body: dict[str, Any], live: Held | None) -> None:
+        metadata = body.get("metadata", {})
+        if "uid" in metadata and (live is None or metadata["uid"] != live.uid):
+            raise Refusal(409 if live is None else 422, "Conflict", "Precondition failed: UID in precondition")
+        asked = metadata.get("resourceVersion")
+        if asked and live is not None and asked != str(live.version):
+            raise Refusal(
+                409, "Conflict", "the object has been modified; please apply your changes to the latest version"
+            )
+
+    def _store(self, key: tuple[str, str, str], live: Held | None, after: Held) -> None:
+        if live is not None and live.same_as(after):
+            return
+        after.version = next(self._versions)
+        if after.kind in HAS_GENERATION:
+            changed = live is None or live.spec() != after.spec()
+            after.generation = (live.generation if live else 0) + changed
+        self.objects[key] = after
+
+    # Controller-manager and kubelet.
+
+    async def _play_manager(self) -> None:
+        while True:
+            await asyncio.sleep(self.lag_s)
+            if not self.manager_is_down:
+                self._manage()
+
+    def _manage(self) -> None:
+        now = asyncio.get_running_loop().time()
+        wanted: dict[tuple[str, str], Held] = {
+            (namespace, name): held
+            for (resource, namespace, name), held in self.objects.items()
+            if resource == "deployments"
+        }
+        pods = [(key, held) for key, held in self.objects.items() if key[0] == "pods"]
+        for key, pod in pods:
+            owner = (key[1], pod.status["owner"])
+            if owner not in wanted:
+                self._drain(key, pod, now)
+            if pod.deleted_at and not self.hold_drain and self._drains[pod.uid] <= now:
+                del self.objects[key]
+        for (namespace, name), held in wanted.items():
+            mine = [(k, p) for k, p in pods if k[1] == namespace and p.status["owner"] == name and not p.deleted_at]
+            replicas = held.leaves[("spec", "replicas")]
+            for key, pod in mine[replicas:]:
+                self._drain(key, pod, now)
+            for _ in range(replicas - len(mine)):
+                self._start_pod(namespace, name, held)
+            status = {"observedGeneration": held.generation, "replicas": replicas, "readyReplicas": replicas}
+            held.status = {field: value for field, value in status.items() if value}
+
+    def _drain(self, key: tuple[str, str, str], pod: Held, now: float) -> None:
+        if not pod.deleted_at:
+            pod.deleted_at = "2026-01-01T00:00:00Z"
+            self._drains[pod.uid] = now + self.drain_s
+            pod.version = next(self._versions)
+
+    def _start_pod(self, namespace: str, owner: str, deployment: Held) -> None:
+        pod = self._new("pods", namespace, "")
+        pod.name = f"{owner[:50]}-{pod.uid}"
+        prefix = ("spec", "template", "metadata")
+        metadata = {("metadata", *path[3:]): v for path, v in deployment.leaves.items() if path[:3] == prefix}
+        pod.leaves, pod.version = metadata, next(self._versions)
+        pod.status = {"phase": "Running", "owner": owner}
+        self.objects["pods", namespace, pod.name] = pod
+
+
+def _labels(held: Held) -> dict[str, str]:
+    return {path[2]: value for path, value in held.leaves.items() if path[:2] == ("metadata", "labels")}
+
+
+def _defaults(kind: str, body: dict[str, Any]) -> Leaves:
+    """What a server adds by itself; nobody owns it."""
+    match kind:
+        case "Deployment":
+            names = [one.get("name") for one in body["spec"]["template"]["spec"]["containers"]]
+            pulls = {
+                ("spec", "template", "spec", "containers", (("name", name),), "imagePullPolicy"): "IfNotPresent"
+                for name in names
+            }
+            return {("spec", "replicas"): 1, ("spec", "progressDeadlineSeconds"): 600, **pulls}
+        case "Service":
+            return {("spec", "clusterIP"): "10.0.0.1", ("spec", "sessionAffinity"): "None"}
+        case _:
+            return {}
+
+
+def _check_shape(body: dict[str, Any], held: Held) -> None:
+    metadata = body.get("metadata", {})
+    if (body.get("kind"), body.get("apiVersion")) != (held.kind, held.api_version):
+        raise Refusal(400, "BadRequest", f"this is no {held.kind}")
+    if metadata.get("name") != held.name or metadata.get("namespace", held.namespace) != held.namespace:
+        raise Refusal(400, "BadRequest", "the name of the object does not match the name on the URL")
+    if unknown := set(body) - {"apiVersion", "kind", "metadata", "spec", "automountServiceAccountToken"}:
+        raise Refusal(400, "BadRequest", f"strict decoding error: unknown field {sorted(unknown)}")
+    if held.kind == "Deployment" and not body.get("spec", {}).get("template", {}).get("spec", {}).get("containers"):
+        raise Refusal(422, "Invalid", "Deployment is invalid: spec.template.spec.containers: Required value")
+
+
+def _check_valid(after: Held, live: Held | None) -> None:
+    wrong: list[str] = []
+    if not _NAME.match(after.name):
+        wrong.append(f"metadata.name: {after.name!r}")
+    body = after.body()
+    metadata = body["metadata"]
+    template = body.get("spec", {}).get("template", {}).get("metadata", {}) if after.kind == "Deployment" else {}
+    wrong += _wrong_labels(metadata.get("labels", {})) + _wrong_labels(template.get("labels", {}))
+    if sum(len(k) + len(v.encode()) for k, v in metadata.get("annotations", {}).items()) > _MOST_ANNOTATION_BYTES:
+        wrong.append("metadata.annotations: Too long")
+    if after.kind == "Deployment":
+        selector = _selector(after)
+        if any(template.get("labels", {}).get(key) != value for key, value in selector.items()):
+            wrong.append("spec.template.metadata.labels: `selector` does not match template `labels`")
+        if live is not None and _selector(live) != selector:
+            wrong.append("spec.selector: field is immutable")
+        if not isinstance(after.leaves[("spec", "replicas")], int) or after.leaves[("spec", "replicas")] < 0:
+            wrong.append("spec.replicas: must be greater than or equal to 0")
+    if wrong:
+        raise Refusal(422, "Invalid", f"{after.kind} is invalid: {'; '.join(wrong)}")
+
+
+def _wrong_labels(labels: dict[str, str]) -> Iterable[str]:
+    return [
+        f"label {key}={value!r}"
+        for key, value in labels.items()
+        if not _LABEL_KEY.match(key) or not isinstance(value, str) or not _LABEL_VALUE.match(value)
+    ]
+
+
+def _selector(held: Held) -> dict[str, str]:
+    prefix = ("spec", "selector", "matchLabels")
+    return {path[3]: value for path, value in held.leaves.items() if path[:3] == prefix}

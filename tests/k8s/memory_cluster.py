@@ -1,0 +1,89 @@
+"""A cluster in memory that remembers what was asked of it, for the reconciler's tests; it passes the contract."""
+
+import asyncio
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from k8s.cluster import SenderSpec, SenderStatus, check_fence, check_may_ensure, kept_reason
+from schemas.reputation import Control
+
+
+@dataclass
+class World:
+    """What outlives a controller."""
+
+    senders: dict[str, SenderStatus] = field(default_factory=dict)
+    hold_drain: bool = False
+
+
+class MemoryCluster:
+    """``trouble`` is asked before every call and may raise.
+
+    ``acts`` remembers what was done, in order; ``overlaps`` counts two at the same sender at once.
+    """
+
+    def __init__(self, world: World | None = None) -> None:
+        self.world = world or World()
+        self.acts: list[tuple[str, str, int]] = []
+        self.reads = 0
+        self.trouble: Callable[[str, str], None] = lambda *_: None
+        self.now_acting: set[str] = set()
+        self.overlaps = 0
+
+    def fingerprint(self, spec: SenderSpec) -> str:
+        return f"shape of {spec.name} x{spec.replicas} {spec.labels}"
+
+    async def read(self, spec: SenderSpec) -> SenderStatus | None:
+        self.trouble("read", spec.campaign)
+        self.reads += 1
+        await asyncio.sleep(0)
+        there = self.world.senders.get(spec.name)
+        if there is not None and there.wanted < there.running and not self.world.hold_drain:
+            there = self.world.senders[spec.name] = dataclasses.replace(there, running=there.wanted)
+        return there
+
+    async def list(self) -> Sequence[SenderStatus]:
+        self.trouble("list", "")
+        return list(self.world.senders.values())
+
+    async def ensure(self, spec: SenderSpec, control: Control) -> None:
+        check_may_ensure(self.world.senders.get(spec.name), control)
+        await self._act("ensure", spec, control, replicas=spec.replicas)
+
+    async def release(self, spec: SenderSpec, control: Control) -> None:
+        await self._act("release", spec, control, replicas=spec.replicas)
+
+    async def isolate(self, spec: SenderSpec, control: Control, *, cut: bool = False) -> None:
+        await self._act("cut" if cut else "isolate", spec, control, replicas=0, cut=cut)
+
+    async def retire(self, spec: SenderSpec, control: Control, *, cut: bool = False) -> None:
+        await self._act("retire", spec, control, replicas=0, cut=cut)
+
+    async def close(self) -> None:
+        pass
+
+    async def _act(self, act: str, spec: SenderSpec, control: Control, *, replicas: int, cut: bool = False) -> None:
+        self.trouble(act, spec.campaign)
+        self.overlaps += spec.name in self.now_acting
+        self.now_acting.add(spec.name)
+        try:
+            await asyncio.sleep(0)
+            before = self.world.senders.get(spec.name)
+            check_fence(spec.name, asked=control.epoch, fence=before.epoch if before else 0)
+            running = max(replicas, 0 if before is None or cut else before.running)
+            self.world.senders[spec.name] = SenderStatus(
+                campaign=spec.campaign,
+                name=spec.name,
+                exists=True,
+                wanted=replicas,
+                running=running,
+                egress_open=replicas > 0 or (running > 0 and not cut),
+                epoch=control.epoch,
+                state=control.state,
+                reason=kept_reason(control),
+                shape=self.fingerprint(spec),
+            )
+            self.acts.append((act, spec.campaign, control.epoch))
+        finally:
+            self.now_acting.discard(spec.name)
