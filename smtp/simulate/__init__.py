@@ -25,7 +25,7 @@ same messages meet the same fate, whatever the order in which they come; only th
 """
 
 from smtp.simulate.behaviour import BEHAVIOURS, Behaviour, Load, table
-from smtp.simulate.config import DEFAULT_PROVIDERS, Config, Provider, listen_at
+from smtp.simulate.config import DEFAULT_PROVIDERS, Config, Provider, listen_at, listen_by_domain
 from smtp.simulate.log import Seen, doubled, last_mail_from_at, read_logs
 from smtp.simulate.providers import SimulatedProviders, run
 
@@ -41,6 +41,7 @@ __all__ = [
     "doubled",
     "last_mail_from_at",
     "listen_at",
+    "listen_by_domain",
     "read_logs",
     "run",
     "table",

@@ -1,5 +1,6 @@
 """What is simulated: which providers, where they listen, and how they behave."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -66,6 +67,23 @@ class Config:
             return self.providers
         traps = Provider(name="traps", kind="other", domains=self.trap_domains, listen=self.trap_listen)
         return (*self.providers, traps)
+
+
+def listen_by_domain(config: Config, where: Mapping[str, Endpoint]) -> Config:
+    """The providers of these domains, each listening where it is said; a domain that nobody has is of its own kind.
+
+    Trap domains are told by ``config.trap_domains``; ``*`` stands for the provider that takes any domain.
+    """
+    known = {domain: one for one in config.providers for domain in one.domains}
+    found: dict[str, Provider] = {}
+    trap_listen = config.trap_listen
+    for domain, listen in where.items():
+        if domain in config.trap_domains:
+            trap_listen = listen
+            continue
+        one = known.get(domain) or Provider(name=domain, kind="other", domains=(domain,))
+        found.setdefault(one.name, replace(one, listen=listen))
+    return replace(config, providers=tuple(found.values()), trap_listen=trap_listen)
 
 
 def listen_at(config: Config, host: str, first_port: int, *, load: Load | None = None) -> Config:

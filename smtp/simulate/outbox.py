@@ -51,7 +51,7 @@ class Outbox:
         waiting = _unfinished(self._file)
         _rewrite(self._file, waiting)
         self._descriptor = os.open(self._file, os.O_WRONLY | os.O_APPEND)
-        self._waiting: dict[str, Parcel] = {one.id: one for one in waiting}
+        self._kept: dict[str, Parcel] = {one.id: one for one in waiting}
         self._heap: list[tuple[int, int, Parcel, int]] = []
         self._numbers = 0
         self._changed = asyncio.Event()
@@ -60,12 +60,17 @@ class Outbox:
             self._push(parcel.due, parcel, 0)
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._kept)
+
+    @property
+    def waiting(self) -> list[Parcel]:
+        """What has still to be sent."""
+        return list(self._kept.values())
 
     def add(self, parcel: Parcel) -> None:
         """Keep a mail; it is with the operating system when this returns (OSError when it could not be)."""
         self._write(parcel)
-        self._waiting[parcel.id] = parcel
+        self._kept[parcel.id] = parcel
         self._push(parcel.due, parcel, 0)
 
     def start(self) -> None:
@@ -129,7 +134,7 @@ class Outbox:
         return client
 
     def _finish(self, parcel: Parcel, code: int) -> None:
-        self._waiting.pop(parcel.id, None)
+        self._kept.pop(parcel.id, None)
         with contextlib.suppress(OSError):  # then it is sent once more after a restart, which readers bear
             self._write(_Done(done=parcel.id, code=code))
 

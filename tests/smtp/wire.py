@@ -44,7 +44,9 @@ class Wire:
 
     async def is_hung_up(self) -> bool:
         async with asyncio.timeout(_WITHIN_S):
-            return await self._read_line() == b""
+            ended = await self._read_line() == b""
+        self.close()
+        return ended
 
     async def mail(self, sender: str, *rcpts: str) -> list[str]:
         """MAIL FROM and RCPT TOs; the replies."""
