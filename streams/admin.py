@@ -19,6 +19,7 @@ from aiokafka.errors import (
     LeaderNotAvailableError,
     NoError,
     NotControllerError,
+    NotLeaderForPartitionError,
     TopicAlreadyExistsError,
     UnknownTopicOrPartitionError,
     for_code,
@@ -30,6 +31,8 @@ from aiokafka.protocol.offset import OffsetRequest
 T = TypeVar("T")
 
 BATCH = 100  # one topic at a time costs 34 ms each, a hundred in one request 0.6 ms each
+LEADER_MOVED = (NotLeaderForPartitionError, LeaderNotAvailableError, UnknownTopicOrPartitionError)
+
 _PAUSE_S = 0.1
 _ATTEMPTS = 10
 _LATEST = -1

@@ -12,13 +12,13 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
-from streams.admin import Admin, connected
+from streams.admin import LEADER_MOVED, Admin, connected
 
 log = structlog.get_logger()
 
@@ -102,9 +102,9 @@ class Follower:
             before = self._heard_at
             try:
                 await self._session()
-            except* (KafkaError, OSError, TimeoutError) as lost:
-                self._say("connection to Kafka lost, trying again", cause=_causes(lost))
-            except* Exception:  # a bug here must not make the owner deaf
+            except (KafkaError, OSError, TimeoutError) as lost:
+                self._say("connection to Kafka lost, trying again", cause=str(lost) or type(lost).__name__)
+            except Exception:  # a bug here must not make the owner deaf
                 log.exception("following failed, trying again", topics=self._topics)
             failures = 0 if self._heard_at > before else failures + 1
             await asyncio.sleep(_BACK_OFF_S[min(failures, len(_BACK_OFF_S) - 1)])
@@ -114,10 +114,8 @@ class Follower:
         async with (
             connected(self._bootstrap, client_id=self._client_id, request_timeout_s=_REQUEST_TIMEOUT_S) as edge,
             self._consumer() as consumer,
-            asyncio.TaskGroup() as both,
         ):
-            both.create_task(self._read(consumer))
-            both.create_task(self._listen(edge, consumer))
+            await _first_to_fail(self._read(consumer), self._listen(edge, consumer))
 
     @contextlib.asynccontextmanager
     async def _consumer(self) -> AsyncIterator[AIOKafkaConsumer]:
@@ -132,9 +130,7 @@ class Follower:
             await consumer.start()
             yield consumer
         finally:
-            with contextlib.suppress(KafkaError, OSError, TimeoutError):
-                async with asyncio.timeout(_CLOSE_WITHIN_S):
-                    await consumer.stop()
+            await _stopped(consumer)
 
     async def _read(self, consumer: AIOKafkaConsumer) -> None:
         """Apply what comes.  Between fetching and applying the loop gets no turn: positions never run ahead."""
@@ -163,7 +159,11 @@ class Follower:
             if missing:
                 self._say("topics are missing, waiting for them", missing=sorted(missing))
                 continue
-            await self._applied(consumer, await edge.ends(leaders))
+            try:
+                ends = await edge.ends(leaders)
+            except LEADER_MOVED:
+                continue  # those who wait are answered by a later round
+            await self._applied(consumer, ends)
             self._heard_at = asked_at
             self._waiting = [future for future in self._waiting if future not in waiting]
             self._answer(waiting, passed=True)
@@ -200,7 +200,31 @@ class Follower:
             log.warning(event, topics=self._topics, **fields)
 
 
-def _causes(error: Exception) -> str:
-    if isinstance(error, ExceptionGroup):
-        return "; ".join(_causes(one) for one in error.exceptions)
-    return str(error) or type(error).__name__
+async def _stopped(consumer: AIOKafkaConsumer) -> None:
+    """Stop a consumer, within a limit.
+
+    In a task of its own: aiokafka awaits what it cancels, and lets that ``CancelledError`` out as if it were ours.
+    When it does, its client is still open.
+    """
+    stopping = asyncio.create_task(consumer.stop())
+    await asyncio.wait({stopping}, timeout=_CLOSE_WITHIN_S)
+    if stopping.cancelled():
+        closing = asyncio.create_task(consumer._client.close())  # noqa: SLF001 - there is no other way
+        await asyncio.wait({closing}, timeout=_CLOSE_WITHIN_S)
+
+
+async def _first_to_fail(*parts: Coroutine[None, None, None]) -> None:
+    """Run parts until one of them raises, then end the others.
+
+    Not a task group: in Python 3.11 one that ends by a failure leaves its task marked as being cancelled, and the
+    next one in the same task then raises ``CancelledError`` in place of what went wrong.
+    """
+    tasks = [asyncio.create_task(part) for part in parts]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()

@@ -19,9 +19,15 @@ PANES_KEPT_S = 9 * DAY_S  # the longest window is 7 days, and feedback may be la
 
 _SEGMENT_MS = 3_600_000  # compaction works on closed segments only; a catalogue reads what it has not got to
 _SEGMENT_BYTES = 67_108_864
-_COMPACTION_LAG_MS = 600_000  # well above the group's session: a frozen worker's late write stays visible beside
-# the newer one, so that recovery can choose the one that has applied more
-_CHANGELOG_MAX_BYTES = 8_388_608
+_CHANGELOG: Mapping[str, str] = {  # as streams.runtime.table would set them; a test compares
+    # well above the group's session: a frozen worker's late write stays visible beside the newer one, so that
+    # recovery can choose the one that has applied more
+    "min.compaction.lag.ms": "900000",
+    "max.message.bytes": "8388608",
+    "segment.ms": str(_SEGMENT_MS),
+    "segment.bytes": "33554432",
+    "min.cleanable.dirty.ratio": "0.2",
+}
 _WITHIN_S = 60.0
 
 
@@ -68,13 +74,7 @@ def of_campaign(campaign: str, settings: Settings) -> list[Planned]:
 
 def changelogs(settings: Settings, app_id: str = WORKER) -> list[Planned]:
     """The changelogs of the workers' tables, under the names that Faust gives them."""
-    config = {
-        "min.compaction.lag.ms": str(_COMPACTION_LAG_MS),
-        "max.message.bytes": str(_CHANGELOG_MAX_BYTES),
-        "segment.ms": str(_SEGMENT_MS),
-        "segment.bytes": str(_SEGMENT_BYTES),
-        **_durable(settings),
-    }
+    config = {**_CHANGELOG, **_durable(settings)}
     panes = config | {"cleanup.policy": "compact,delete", "retention.ms": str(PANES_KEPT_S * 1000)}
     standings = config | {"cleanup.policy": "compact", "retention.ms": "-1"}
     return [

@@ -1,0 +1,67 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streams.suppressed import Suppressed
+
+ANN, BOB = "ab" * 32, "cd" * 32
+SCOPES = ("platform", "tenant:shop", "campaign:spring")
+
+
+def test_an_address_is_suppressed_in_its_scope_alone() -> None:
+    suppressed = Suppressed()
+    suppressed.add(ANN, "tenant:shop", reason="complaint")
+
+    assert suppressed.reason(ANN, SCOPES, now=1) == "complaint"
+    assert suppressed.reason(ANN, ("platform", "tenant:other"), now=1) is None
+    assert suppressed.reason(BOB, SCOPES, now=1) is None
+
+
+def test_a_suppression_ends_at_its_time() -> None:
+    suppressed = Suppressed()
+    suppressed.add(ANN, "platform", reason="mailbox_full", until=100)
+
+    assert suppressed.reason(ANN, SCOPES, now=99) == "mailbox_full"
+    assert suppressed.reason(ANN, SCOPES, now=100) is None
+
+
+def test_an_ended_suppression_does_not_hide_another_scope() -> None:
+    suppressed = Suppressed()
+    suppressed.add(ANN, "platform", reason="mailbox_full", until=100)
+    suppressed.add(ANN, "tenant:shop", reason="complaint")
+
+    assert suppressed.reason(ANN, SCOPES, now=200) == "complaint"
+
+
+def test_a_longer_suppression_replaces_one_that_ends() -> None:
+    suppressed = Suppressed()
+    suppressed.add(ANN, "platform", reason="mailbox_full", until=100)
+    suppressed.add(ANN, "platform", reason="invalid_recipient")
+
+    assert suppressed.reason(ANN, SCOPES, now=200) == "invalid_recipient"
+
+
+@pytest.mark.parametrize("address_hash", ["", "ann@example.com", "abcd", "zz" * 32], ids=repr)
+def test_what_is_no_hash_is_an_error(address_hash: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - of bytes.fromhex or ours
+        Suppressed().add(address_hash, "platform", reason="manual")
+
+
+HASHES = st.sampled_from([f"{number:02x}" * 32 for number in range(4)])
+ORDERS = st.lists(st.tuples(st.booleans(), HASHES, st.sampled_from(SCOPES)))
+
+
+@given(ORDERS)
+def test_it_behaves_as_a_set_of_pairs(orders: list[tuple[bool, str, str]]) -> None:
+    suppressed, model = Suppressed(), set()
+    for lifts, address_hash, scope in orders:
+        if lifts:
+            suppressed.lift(address_hash, scope)
+            model.discard((address_hash, scope))
+        else:
+            suppressed.add(address_hash, scope, reason="manual")
+            model.add((address_hash, scope))
+
+    assert len(suppressed) == len(model)
+    for address_hash, scope in model:
+        assert suppressed.reason(address_hash, (scope,), now=1) == "manual"
