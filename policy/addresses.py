@@ -76,15 +76,17 @@ def canonical(address: str) -> str:
     """
     if address.isascii():
         local, _, domain = address.lower().rpartition("@")
-        return canonical_parts(local, domain) if local else domain
+        return _mailbox(local, domain) if local else domain
     checked = check(address)
-    if isinstance(checked, CheckedAddress):
-        return canonical_parts(_folded(checked.local), checked.domain)
-    return _folded(address)
+    return _folded(address) if isinstance(checked, BadAddress) else canonical_of(checked)
 
 
-def canonical_parts(local: str, domain: str) -> str:
-    """:func:`canonical` of a local part and a domain that are folded already."""
+def canonical_of(checked: CheckedAddress) -> str:
+    """:func:`canonical` of an address that was checked already."""
+    return _mailbox(_folded(checked.local) if checked.smtputf8 else checked.local.lower(), checked.domain)
+
+
+def _mailbox(local: str, domain: str) -> str:
     habit = _HABITS.get(domain)
     if habit is None:
         return f"{local}@{domain}"
