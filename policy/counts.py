@@ -1,0 +1,261 @@
+"""Counts: what results and feedback add to which minute, and the sums of the last minutes.
+
+What is counted, per campaign, minute, provider and sending address:
+
+- ``accepted``: a server took the message.
+- ``deferral``: a 4xx answer; when its category says the server does not want us (reputation, blocklist, rate,
+  policy), ``block`` as well.  Too many connections are our own doing and count as a deferral only.
+- ``bounced``: ``hard_bounce`` when the address is dead, ``block`` when we are not wanted, else ``soft_bounce``.
+- ``expired``: ``soft_bounce``; it is no answer of a server, so it is no attempt.
+- ``suppressed`` and ``in_doubt`` count nothing: no server said anything.
+- ``attempts``: the answers of servers: accepted, deferred, bounced.
+
+Feedback counts in the minute in which its message was sent, so that it meets its own denominator.  A hard bounce
+that comes back later leaves ``accepted`` as it is: the message was accepted, and then turned out to be
+undeliverable.  ``not_spam`` and ``auto_reply`` count nothing.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import cache
+
+from policy.replies import shipped
+from schemas.delivery import DeliveryResult
+from schemas.feedback import FeedbackEvent
+from schemas.reputation import Counts
+
+MINUTE_MS = 60_000
+VECTOR: tuple[str, ...] = Counts.__struct_fields__
+WINDOWS_MIN: dict[str, int] = {"5m": 5, "1h": 60, "24h": 1440, "7d": 10_080}
+
+Vector = list[int]
+Cells = dict[str, Vector]  # "provider|ip" -> counts in the order of VECTOR
+
+_WIDTH = len(VECTOR)
+_LONGEST = max(WINDOWS_MIN.values())
+_ACCEPTED = VECTOR.index("accepted")
+_HARD = VECTOR.index("hard_bounce")
+_SOFT = VECTOR.index("soft_bounce")
+_BLOCK = VECTOR.index("block")
+_DEFERRAL = VECTOR.index("deferral")
+_COMPLAINT = VECTOR.index("complaint")
+_TRAP = VECTOR.index("trap_hit")
+_PRISTINE = VECTOR.index("trap_hit_pristine")
+_UNSUBSCRIBE = VECTOR.index("unsubscribe")
+_ATTEMPTS = VECTOR.index("attempts")
+
+_FEEDBACK = {
+    "hard_bounce": _HARD,
+    "soft_bounce": _SOFT,
+    "block": _BLOCK,
+    "complaint": _COMPLAINT,
+    "trap_hit": _TRAP,
+    "unsubscribe": _UNSUBSCRIBE,
+}
+
+
+def cell_key(provider: str | None, ip: str | None) -> str:
+    """The key of a cell; an unknown address is empty."""
+    return f"{provider or 'other'}|{ip or ''}"
+
+
+def booked(results: Iterable[DeliveryResult]) -> dict[int, Cells]:
+    """What results add to each minute (milliseconds // 60,000)."""
+    columns = _columns()
+    minutes: dict[int, Cells] = {}
+    minute, provider, ip = -1, "", None
+    vector: Vector = []
+    for result in results:
+        outcome = result.outcome
+        if outcome == "suppressed" or outcome == "in_doubt":  # noqa: PLR1714 - a set costs more than both
+            continue
+        at = result.at // MINUTE_MS
+        if at != minute or result.provider != provider or result.ip != ip:
+            minute, provider, ip = at, result.provider, result.ip
+            cells = minutes.get(minute)
+            if cells is None:
+                cells = minutes[minute] = {}
+            key = f"{provider}|{ip or ''}"
+            found = cells.get(key)
+            vector = cells[key] = [0] * _WIDTH if found is None else found
+        if outcome == "accepted":
+            vector[_ACCEPTED] += 1
+            vector[_ATTEMPTS] += 1
+        elif outcome == "deferred":
+            vector[_DEFERRAL] += 1
+            vector[_ATTEMPTS] += 1
+            if columns.get(result.class_) == _BLOCK:
+                vector[_BLOCK] += 1
+        elif outcome == "bounced":
+            vector[columns.get(result.class_, _SOFT)] += 1
+            vector[_ATTEMPTS] += 1
+        else:
+            vector[_SOFT] += 1
+    return minutes
+
+
+def booked_feedback(events: Iterable[FeedbackEvent]) -> dict[int, Cells]:
+    """What feedback adds to the minutes in which its messages were sent; without ``sent_at``, to that of ``at``."""
+    minutes: dict[int, Cells] = {}
+    for event in events:
+        column = _FEEDBACK.get(event.kind)
+        if column is None:
+            continue
+        sent_at = event.at if event.sent_at is None else min(event.sent_at, event.at)
+        cells = minutes.setdefault(sent_at // MINUTE_MS, {})
+        vector = cells.setdefault(cell_key(event.provider, event.ip), [0] * _WIDTH)
+        vector[column] += 1
+        if column == _TRAP and event.trap is not None and event.trap.kind == "pristine" and event.trap.strength >= 1.0:
+            vector[_PRISTINE] += 1
+    return minutes
+
+
+def merge(into: Cells, more: Cells) -> Cells:
+    """Add ``more`` to ``into``, which is changed and returned; ``more`` is left as it is."""
+    for key, vector in more.items():
+        have = into.get(key)
+        if have is None:
+            into[key] = vector.copy()
+        else:
+            _add(have, vector)
+    return into
+
+
+def counts_of(vector: Iterable[int]) -> Counts:
+    """A vector as a record."""
+    return Counts(**dict(zip(VECTOR, vector, strict=True)))
+
+
+class Rolling:
+    """Running sums of the last minutes of one campaign.
+
+    A window of 60 minutes at minute ``now`` holds the minutes from ``now - 59`` to ``now``.  Minutes may be added in
+    any order; one that lies ahead counts when its time comes, one that is older than the longest window is dropped.
+    Time does not run backwards: a question about an earlier ``now`` is answered for the latest one asked.
+    After a restart the same sums come from adding the kept minutes again.
+    """
+
+    __slots__ = ("_minutes", "_now", "_spans")
+
+    def __init__(self) -> None:
+        self._minutes: dict[int, Cells] = {}
+        self._now: int | None = None
+        self._spans: tuple[_Span, ...] = tuple(_Span(name, length) for name, length in WINDOWS_MIN.items())
+
+    def add(self, minute: int, cells: Cells) -> None:
+        """Add what was booked to a minute."""
+        now = self._now
+        if now is not None and minute <= now - _LONGEST:
+            return
+        have = self._minutes.get(minute)
+        self._minutes[minute] = merge({} if have is None else have, cells)
+        if now is not None and minute <= now:
+            for span in self._spans:
+                if minute > now - span.length:
+                    span.add(cells)
+
+    def windows(self, now_minute: int) -> dict[str, Counts]:
+        """The sums of each window."""
+        self._advance(now_minute)
+        return {span.name: counts_of(span.total) for span in self._spans}
+
+    def by_provider(self, now_minute: int) -> dict[str, dict[str, Counts]]:
+        """The sums of each window by provider."""
+        self._advance(now_minute)
+        groups = self._grouped(lambda key: key.partition("|")[0])
+        return {provider: _records(sums) for provider, sums in groups.items()}
+
+    def by_ip_provider(self, now_minute: int) -> dict[tuple[str, str], dict[str, Counts]]:
+        """The sums of each window by sending address and provider; what has no address is left out."""
+        self._advance(now_minute)
+        groups = self._grouped(lambda key: key)
+        pairs = ((key.partition("|"), sums) for key, sums in groups.items())
+        return {(ip, provider): _records(sums) for (provider, _, ip), sums in pairs if ip}
+
+    def _grouped(self, group_of: Callable[[str], str]) -> dict[str, dict[str, Vector]]:
+        groups: dict[str, dict[str, Vector]] = {}
+        for span in self._spans:
+            for key, vector in span.cells.items():
+                group = group_of(key)
+                sums = groups.get(group)
+                if sums is None:
+                    sums = groups[group] = {name: [0] * _WIDTH for name in WINDOWS_MIN}
+                _add(sums[span.name], vector)
+        return groups
+
+    def _advance(self, now: int) -> None:
+        before = self._now
+        if before is not None and now <= before:
+            return
+        self._now = now
+        for span in self._spans:
+            if before is None or now - before >= span.length:
+                span.rebuild(self._minutes, now)
+            else:
+                span.move(self._minutes, before, now)
+        if before is None or now - before >= _LONGEST:
+            self._minutes = {minute: cells for minute, cells in self._minutes.items() if minute > now - _LONGEST}
+        else:
+            for minute in range(before - _LONGEST + 1, now - _LONGEST + 1):
+                self._minutes.pop(minute, None)
+
+
+class _Span:
+    """The running sums of one window, by cell and in total."""
+
+    __slots__ = ("cells", "length", "name", "total")
+
+    def __init__(self, name: str, length: int) -> None:
+        self.name = name
+        self.length = length
+        self.total: Vector = [0] * _WIDTH
+        self.cells: Cells = {}
+
+    def add(self, cells: Cells) -> None:
+        merge(self.cells, cells)
+        for vector in cells.values():
+            _add(self.total, vector)
+
+    def subtract(self, cells: Cells) -> None:
+        total = self.total
+        for key, vector in cells.items():
+            have = self.cells.get(key)
+            if have is None:  # only zeros were ever added
+                continue
+            for column, number in enumerate(vector):
+                if number:
+                    have[column] -= number
+                    total[column] -= number
+            if not any(have):
+                del self.cells[key]
+
+    def rebuild(self, minutes: dict[int, Cells], now: int) -> None:
+        self.total = [0] * _WIDTH
+        self.cells = {}
+        for minute, cells in minutes.items():
+            if now - self.length < minute <= now:
+                self.add(cells)
+
+    def move(self, minutes: dict[int, Cells], before: int, now: int) -> None:
+        for minute in range(before + 1, now + 1):
+            if minute in minutes:
+                self.add(minutes[minute])
+        for minute in range(before - self.length + 1, now - self.length + 1):
+            if minute in minutes:
+                self.subtract(minutes[minute])
+
+
+def _add(have: Vector, more: Vector) -> None:
+    for column, number in enumerate(more):
+        if number:
+            have[column] += number
+
+
+def _records(sums: dict[str, Vector]) -> dict[str, Counts]:
+    return {name: counts_of(vector) for name, vector in sums.items()}
+
+
+@cache
+def _columns() -> dict[str | None, int]:
+    """The column that a bounce of each category moves."""
+    of = {"hard_bounce": _HARD, "block": _BLOCK, "soft": _SOFT}
+    return {name: of[category.counts] for name, category in shipped().categories.items()}
