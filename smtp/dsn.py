@@ -33,6 +33,10 @@ _EXPIRED = re.compile(
     r"|in the queue too long|queue lifetime|delivery time expired|message expired",
     re.IGNORECASE,
 )
+_NO_SUCH_DOMAIN = re.compile(
+    r"host or domain name not found|no such domain|domain (?:does not exist|not found)|unknown mail domain",
+    re.IGNORECASE,
+)
 _SUPERSEDED = {"2.0.0", "4.0.0", "5.0.0"}
 _CODE_OF_CLASS = {"2": 250, "4": 450, "5": 550}
 
@@ -112,6 +116,8 @@ def _bounce(block: Fields, notice: str, clues: Clues) -> Bounce:
         code = _CODE_OF_CLASS[enhanced[0]]
     elif code is not None:
         temporary = 400 <= code < 500
+    if code is not None and 500 <= code < 600 and _NO_SUCH_DOMAIN.search(text[:500]):
+        enhanced = "5.1.2"  # Postfix writes 5.4.4 for a domain that DNS denies; what DNS only cannot tell is 4.4.3
     given_up = gave_up_waiting(diagnostic) or gave_up_waiting(mentioned)
     if action == "delayed" and given_up:
         action = "failed"  # OpenSMTPD announces an expired message so, and keeps nothing

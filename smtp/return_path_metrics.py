@@ -1,0 +1,74 @@
+"""What the return path counts, for Prometheus.  The names are promises.
+
+mailcordon_return_path_messages_total{result}      messages by answer: accepted, try_later
+mailcordon_return_path_refused_total{reason}       what was turned away before it was a message, by reason
+mailcordon_return_path_feedback_total{kind}        feedback that Kafka has, by kind of mail.feedback
+mailcordon_return_path_repeats_total               feedback that Kafka had already and was not published again
+mailcordon_return_path_noted_total{what}           reports without a consequence: delayed, delivered, ...
+mailcordon_return_path_dead_letters_total{reason}  messages set aside, by reason
+mailcordon_return_path_publish_seconds             how long Kafka took to acknowledge a message's records
+mailcordon_return_path_connections                 connections that are open
+"""
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class Metrics:
+    """The counters of one return path; all label values are words of ours."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry if registry is not None else CollectorRegistry()
+        self._messages = self._counter("messages", "messages by answer", "result")
+        self._refused = self._counter("refused", "turned away before it was a message", "reason")
+        self._feedback = self._counter("feedback", "feedback that Kafka has", "kind")
+        self._repeats = self._counter("repeats", "feedback that Kafka had already")
+        self._noted = self._counter("noted", "reports without a consequence", "what")
+        self._dead_letters = self._counter("dead_letters", "messages set aside", "reason")
+        self._publish = Histogram(
+            "mailcordon_return_path_publish_seconds",
+            "time until Kafka had a message's records",
+            buckets=_BUCKETS_S,
+            registry=self.registry,
+        )
+        self._connections = Gauge(
+            "mailcordon_return_path_connections", "connections that are open", registry=self.registry
+        )
+
+    def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
+        return Counter(f"mailcordon_return_path_{name}", meaning, labels, registry=self.registry)
+
+    def message(self, result: str) -> None:
+        """A message was answered."""
+        self._messages.labels(result).inc()
+
+    def refused(self, reason: str) -> None:
+        """Something was turned away."""
+        self._refused.labels(reason).inc()
+
+    def feedback(self, kind: str) -> None:
+        """Kafka has one more piece of feedback."""
+        self._feedback.labels(kind).inc()
+
+    def repeat(self) -> None:
+        """Feedback came that Kafka had already."""
+        self._repeats.inc()
+
+    def noted(self, what: str) -> None:
+        """A report came that has no consequence."""
+        self._noted.labels(what).inc()
+
+    def dead_letter(self, reason: str) -> None:
+        """A message was set aside."""
+        self._dead_letters.labels(reason).inc()
+
+    def published_in(self, seconds: float) -> None:
+        """Kafka has acknowledged."""
+        self._publish.observe(seconds)
+
+    def count_connections(self, count: Callable[[], float]) -> None:
+        """Where the number of open connections is asked."""
+        self._connections.set_function(count)
