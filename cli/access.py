@@ -36,7 +36,9 @@ def with_kafka(settings: Settings, work: Callable[[str], Coroutine[Any, Any, T]]
         except aiokafka.errors.KafkaError as failed:
             raise OutsideFailed(f"Kafka at {bootstrap}: {type(failed).__name__}: {failed}") from failed
         except TimeoutError as failed:
-            raise OutsideFailed(f"Kafka at {bootstrap} did not answer in time: {failed}") from failed
+            raise OutsideFailed(
+                f"Kafka at {bootstrap} did not answer in time {failed}; if it is new, first run: mailcordon topics create"
+            ) from failed
 
 
 async def _answered(bootstrap: str, work: Callable[[str], Coroutine[Any, Any, T]]) -> T:

@@ -10,7 +10,7 @@ from cli import recipients as lists
 from cli.access import producer, say, with_kafka
 from cli.failures import SaysNo, WrongUse
 from cli.settings import setting_options
-from cli.views import print_json
+from cli.views import LOOK_UP_WITHIN_S, print_json
 from policy.settings import Settings
 from policy.templates import BadContent
 from schemas.codec import encode
@@ -92,7 +92,7 @@ async def _send(bootstrap: str, campaign: str, content: str, file: Path, dry_run
 
 async def _variables(bootstrap: str, campaign: str, content: str) -> frozenset[str]:
     catalogue = Catalogue(bootstrap, (CAMPAIGNS, CONTENTS), client_id="mailcordon-send")
-    await catalogue.start()
+    await catalogue.start(within_s=LOOK_UP_WITHIN_S)
     try:
         if campaign not in catalogue.campaigns:
             raise SaysNo(f"campaign {campaign} is not known; make it known with: mailcordon campaign apply FILE")

@@ -1,70 +1,43 @@
 """What commands show of campaigns: the same numbers as the stats pages, read from the same topics."""
 
+import contextlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import click
-import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from policy.naming import campaign_scope, outbound_topic, sender_name
-from schemas.reputation import Control, RatesSnapshot
-from schemas.sending import Campaign
 from schemas.topics import CAMPAIGNS, CONTROL, RATES
 from streams.catalogue import Catalogue
+from streams.standing import View, all_campaigns, one_campaign
 
-View = dict[str, Any]  # Any: printed as JSON, never read back
+LOOK_UP_WITHIN_S = 30.0
 
 
 async def looked_up(bootstrap: str) -> list[View]:
     """A view of every campaign, by name."""
-    catalogue = Catalogue(bootstrap, (CAMPAIGNS, CONTROL, RATES), client_id="mailcordon-cli")
-    await catalogue.start()
-    try:
-        return [
-            view(one, catalogue.controls.get(name), catalogue.rates.get(campaign_scope(name)))
-            for name, one in sorted(catalogue.campaigns.items())
-        ]
-    finally:
-        await catalogue.stop()
+    async with _catalogue(bootstrap) as catalogue:
+        found: list[View] = all_campaigns(catalogue)["campaigns"]
+        return found
 
 
 async def campaign_view(bootstrap: str, campaign: str) -> View | None:
-    """The view of one campaign, with its whole record."""
+    """The view of one campaign, with its whole record; None if it is not known."""
+    async with _catalogue(bootstrap) as catalogue:
+        return one_campaign(catalogue, campaign)
+
+
+@contextlib.asynccontextmanager
+async def _catalogue(bootstrap: str) -> AsyncIterator[Catalogue]:
     catalogue = Catalogue(bootstrap, (CAMPAIGNS, CONTROL, RATES), client_id="mailcordon-cli")
-    await catalogue.start()
+    await catalogue.start(within_s=LOOK_UP_WITHIN_S)
     try:
-        one = catalogue.campaigns.get(campaign)
-        if one is None:
-            return None
-        rates = catalogue.rates.get(campaign_scope(campaign))
-        return view(one, catalogue.controls.get(campaign), rates) | {
-            "record": msgspec.to_builtins(one),
-            "topic": outbound_topic(campaign),
-            "sender": sender_name(campaign),
-        }
+        yield catalogue
     finally:
         await catalogue.stop()
-
-
-def view(campaign: Campaign, control: Control | None, rates: RatesSnapshot | None) -> View:
-    """One campaign as a JSON object."""
-    return {
-        "campaign": campaign.campaign,
-        "tenant": campaign.tenant,
-        "state": control.state if control else "unknown",
-        "may_send": control.may_send if control else False,
-        "epoch": control.epoch if control else None,
-        "since": control.at if control else None,
-        "reason": control.reason if control else "no control record yet: is a worker running?",
-        "dry_run": campaign.dry_run,
-        "windows": msgspec.to_builtins(rates.windows) if rates else {},
-        "verdicts": msgspec.to_builtins(rates.verdicts) if rates else {},
-        "rates_at": rates.at if rates else None,
-    }
 
 
 def table(views: list[View]) -> None:
