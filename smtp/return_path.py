@@ -34,7 +34,10 @@ def tls_context(cert_file: Path, key_file: Path) -> ssl.SSLContext:
 
 
 class ReturnPath:
-    """The listener.  ``start`` returns when it listens, ``stop`` when what it had taken is answered."""
+    """The listener.  ``start`` returns when it listens, ``stop`` when what it had taken is answered.
+
+    ``endpoint`` is where it listens, after ``start`` with the port that it got.
+    """
 
     def __init__(
         self,
@@ -49,21 +52,23 @@ class ReturnPath:
         now: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self.metrics = metrics or Metrics()
-        self._listen = listen
         self._limits = limits or Limits()
         self._sessions: set[ReturnPathSession] = set()
         gate = Gate(self._limits)
         self._hooks = Hooks(context, publish, self._limits, gate, self.metrics, now)
         self._shared = Shared(self._hooks, gate, self._limits, self.metrics, hostname, tls, self._sessions)
         self._server: asyncio.Server | None = None
+        self.endpoint = listen
         self.metrics.count_connections(lambda: len(self._sessions))
 
     async def start(self) -> None:
         """Listen."""
         logging.getLogger("mail.log").setLevel(logging.WARNING)  # aiosmtpd logs addresses at INFO
         self._server = await asyncio.get_running_loop().create_server(
-            partial(ReturnPathSession, self._shared), self._listen.host, self._listen.port, backlog=256
+            partial(ReturnPathSession, self._shared), self.endpoint.host, self.endpoint.port, backlog=256
         )
+        host, port = self._server.sockets[0].getsockname()[:2]
+        self.endpoint = Endpoint(host, port)
         _log.info("return path listens", endpoint=str(self.endpoint))
 
     async def stop(self, grace_s: float = 20.0) -> None:
@@ -77,10 +82,3 @@ class ReturnPath:
             await asyncio.wait_for(self._hooks.idle.wait(), grace_s)
         for session in list(self._sessions):
             session.goodbye()
-
-    @property
-    def endpoint(self) -> Endpoint:
-        """Where it listens, with the port that it got."""
-        assert self._server is not None  # noqa: S101 - asked for after start
-        host, port = self._server.sockets[0].getsockname()[:2]
-        return Endpoint(host, port)

@@ -138,7 +138,7 @@ class ReturnPathSession(SMTP):
 
     def _hang_up(self, reply: bytes) -> None:
         self._is_closing = True
-        if self.transport is not None:
+        if self.transport is not None and not self.transport.is_closing():
             cast("asyncio.Transport", self.transport).write(reply)  # a server's transports can be written to
             self.transport.close()
 
