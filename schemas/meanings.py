@@ -148,7 +148,7 @@ MEANINGS: dict[str, dict[str, str]] = {
     "Position": {"topic": _TOPIC, "partition": _PARTITION, "offset": "offset of the record"},
     "Feedback": _FEEDBACK,
     "FeedbackEvent": _FEEDBACK,
-    "FeedbackFrame": {"feedback": "up to 1,000 signals; all of one campaign, the record's key"},
+    "FeedbackFrame": {"feedback": "up to 1,000 signals; best of one campaign, the record's key"},
     "Trap": {"kind": "which kind of trap", "strength": "how sure that is; 1.0: a trap of our own received the mail"},
     "Suppression": {
         "address_hash": _HASH,
