@@ -118,7 +118,7 @@ class Mailer(Protocol):
     def closed_for_s(self, domain: str) -> float:
         """Seconds for which this domain's servers are better left alone; 0 when they may be tried."""
 
-    def abort(self) -> None:
+    def cut(self) -> None:
         """Cut every connection: what is under way answers at once."""
 
     async def close(self) -> None:

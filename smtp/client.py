@@ -113,25 +113,24 @@ class SmtpMailer:
             return 0.0
         return max(0.0, hop.closed_until - asyncio.get_running_loop().time())
 
-    def abort(self) -> None:
-        """Cut every session and open none any more; what is under way answers at once."""
-        self._ended = True
+    def cut(self) -> None:
+        """Cut every session: what is under way answers at once, what comes later opens new ones."""
         for session in list(self._open):
             session.cut()
-        for opening in self._opening:
+        for opening in list(self._opening):
             opening.cancel()
-        for hop in self._hops.values():
-            _wake(hop, len(hop.waiting))
 
     async def close(self) -> None:
-        """Say goodbye on the sessions that rest, cut the others."""
+        """Say goodbye on the sessions that rest, cut the others, and open none any more."""
         self._ended = True
         for hop in self._hops.values():
             while hop.resting:
                 self._leave(hop, hop.resting.pop())
         if self._leaving:
             await asyncio.wait(set(self._leaving), timeout=3.0)
-        self.abort()
+        self.cut()
+        for hop in self._hops.values():
+            _wake(hop, len(hop.waiting))
 
     def _hop(self, name: str) -> _Hop:
         hop = self._hops.get(name)
@@ -175,8 +174,8 @@ class SmtpMailer:
                 if not isinstance(opened, Reply):
                     self._open.add(opened)
                     return opened
-                if self._ended:
-                    break
+                if self._ended or opened is _CUT:
+                    return opened
         finally:
             if isinstance(opened, Reply):
                 hop.sessions -= 1
@@ -190,8 +189,8 @@ class SmtpMailer:
         try:
             return await opening
         except asyncio.CancelledError:
-            if self._ended and opening.cancelled() and not _is_cancelled_itself():
-                return _ENDED
+            if opening.cancelled() and not _is_cancelled_itself():
+                return _CUT
             opening.cancel()
             raise
         finally:
@@ -238,6 +237,7 @@ class SmtpMailer:
         log.info("next hop is left alone for a while", hop=hop.name, wait_s=wait_s)
 
 
+_CUT = Reply(stage="connect", text="cut off while connecting: the sender is stopping")
 _ENDED = Reply(stage="connect", text="not tried: the sender is stopping")
 
 

@@ -283,34 +283,42 @@ async def test_an_old_server_without_ehlo_gets_its_mail() -> None:
     assert b"HELO me.example\r\n" in script.heard
 
 
-async def test_abort_gives_everybody_an_answer_and_nobody_a_connection() -> None:
+async def test_cut_gives_everybody_under_way_an_answer() -> None:
     script = Script(dot=SILENCE)
-    async with (
-        scripted(script),
-        mailer(script.endpoint, bounds=Bounds(sessions=1), timeouts=Timeouts()) as client,
-    ):
-        under_way = asyncio.create_task(client.send(envelope(), go=yes))
-        await until(lambda: len(script.taken) == 1)
-        waiting = asyncio.create_task(client.send(envelope(), go=yes))
-        await asyncio.sleep(0)
-        client.abort()
-        assert isinstance(await under_way, Uncertain)
-        late = await waiting
-        assert isinstance(late, Reply)
-        assert (late.stage, late.code) == ("connect", None)
+    async with scripted(script), mailer(script.endpoint, timeouts=Timeouts()) as client:
+        under_way = [asyncio.create_task(client.send(envelope(), go=yes)) for _ in range(3)]
+        await until(lambda: len(script.taken) == 3)
+        client.cut()
+        assert [type(attempt) for attempt in await asyncio.gather(*under_way)] == [Uncertain] * 3
+        script.dot = b"250 ok\r\n"
         assert isinstance(await client.send(envelope(), go=yes), Reply)
-        assert len(script.taken) == 1
 
 
-async def test_abort_reaches_those_that_are_still_connecting() -> None:
+async def test_cut_reaches_those_that_are_still_connecting() -> None:
     script = Script(greeting=SILENCE)
     async with scripted(script), mailer(script.endpoint, timeouts=Timeouts()) as client:
         connecting = asyncio.create_task(client.send(envelope(), go=yes))
         await until(lambda: script.connections == 1)
-        client.abort()
+        client.cut()
         attempt = await connecting
         assert isinstance(attempt, Reply)
-        assert attempt.code is None
+        assert (attempt.stage, attempt.code) == ("connect", None)
+        assert client.closed_for_s("example.com") == 0.0
+
+
+async def test_after_closing_nobody_gets_a_connection() -> None:
+    script = Script(dot=SILENCE)
+    async with scripted(script), mailer(script.endpoint, bounds=Bounds(sessions=1), timeouts=Timeouts()) as client:
+        under_way = asyncio.create_task(client.send(envelope(), go=yes))
+        await until(lambda: len(script.taken) == 1)
+        waiting = asyncio.create_task(client.send(envelope(), go=yes))
+        await asyncio.sleep(0)
+        await client.close()
+        assert isinstance(await under_way, Uncertain)
+        for late in (await waiting, await client.send(envelope(), go=yes)):
+            assert isinstance(late, Reply)
+            assert (late.stage, late.code) == ("connect", None)
+        assert script.connections == 1
 
 
 async def test_a_cancelled_attempt_leaves_no_session_behind() -> None:

@@ -1,0 +1,160 @@
+"""One message: is it still to be sent, when is its turn, what came of it.
+
+In this order, because each step may be the last: too old, suppressed, its servers are left alone, not its turn, no
+message can be made of it; then the intent is written down, then it is sent.
+"""
+
+from collections.abc import Callable
+
+import structlog
+
+from policy.providers import Providers
+from schemas.delivery import DeliveryResult
+from schemas.sending import Campaign
+from smtp.attempts import Attempt, Envelope, Mailer, Withheld
+from smtp.messages import Unsendable
+from smtp.sending.backlog import Backlog, Job
+from smtp.sending.compose import Composer
+from smtp.sending.gate import Gate
+from smtp.sending.memory import WITHHELD
+from smtp.sending.metrics import SenderMetrics
+from smtp.sending.outcomes import UNCERTAIN, Known, Terms, result_of
+from smtp.sending.pace import Bucket
+from smtp.sending.ports import Board, Clock, Inbox
+from smtp.sending.recorder import Recorder
+
+log = structlog.get_logger()
+
+LOOK_AGAIN_S = 0.05
+_CATCH_UP_WITHIN_S = 5.0
+_NO_RESULT = "the sender ended between its intent to send the message and the result"
+_TOO_OLD = "its time was over before it could be sent"
+
+
+class Delivery:
+    """Delivers the messages of one campaign, one call per message; called by many workers at once."""
+
+    def __init__(
+        self,
+        *,
+        gate: Gate,
+        board: Board,
+        inbox: Inbox,
+        backlog: Backlog,
+        composer: Composer,
+        mailer: Mailer,
+        recorder: Recorder,
+        providers: Providers,
+        clock: Clock,
+        jitter: Callable[[], float],
+        metrics: SenderMetrics,
+    ) -> None:
+        self._gate = gate
+        self._board = board
+        self._inbox = inbox
+        self._backlog = backlog
+        self._composer = composer
+        self._mailer = mailer
+        self._recorder = recorder
+        self._providers = providers
+        self._clock = clock
+        self._jitter = jitter
+        self._metrics = metrics
+        self._bucket = Bucket()
+        self.takes_nothing_new = False
+        self.begins_nothing = False
+
+    async def deliver(self, job: Job) -> None:
+        """Send one message, or find out that it must not or cannot be sent now."""
+        campaign = self._gate.campaign
+        if campaign is None:  # then the gate closes, too
+            self._backlog.put_back(job)
+            return
+        if self._is_over(job, campaign):
+            return
+        if closed_for_s := self._mailer.closed_for_s(job.domain):
+            now = self._clock.now()
+            self._backlog.put(job, due=now + max(1, round(closed_for_s * 1000)), now=now)
+            return
+        if not await self._turn(job):
+            self._backlog.put_back(job)
+            return
+        envelope = await self._composed(job, campaign)
+        if isinstance(envelope, Unsendable):
+            self._settle(job, self._known(job).result("bounced", category=envelope.reason, text=envelope.explain))
+            return
+        await self._recorder.intend(job)
+        began = self._clock.monotonic()
+        attempt = await self._mailer.send(envelope, go=lambda: self._may_begin(job))
+        self._metrics.attempt_s.observe(self._clock.monotonic() - began)
+        self._conclude(job, attempt, campaign)
+
+    def conclude_in_doubt(self, job: Job) -> None:
+        """The message has an intent of an earlier sender and no result, and must not be sent twice."""
+        self._settle(job, self._known(job).result("in_doubt", category=UNCERTAIN, text=_NO_RESULT))
+
+    def _is_over(self, job: Job, campaign: Campaign) -> bool:
+        if self._terms(job, campaign).has_expired(self._clock.now()):
+            self._settle(job, self._known(job).result("expired", category="expired", text=_TOO_OLD))
+            return True
+        if reason := self._board.suppressed(job.message.address_hash, campaign.campaign):
+            self._settle(job, self._known(job).result("suppressed", category=reason))
+            return True
+        return False
+
+    async def _turn(self, job: Job) -> bool:
+        """Wait for the message's turn at the pace that is allowed now; False when it must not be sent after all."""
+        while self._may_begin(job) and not self.takes_nothing_new:
+            wait_s = self._bucket.take(per_second=self._gate.per_second, now_s=self._clock.monotonic())
+            if wait_s <= 0:
+                return True
+            await self._clock.sleep(min(wait_s, LOOK_AGAIN_S))
+        if not self.takes_nothing_new:
+            await self._clock.sleep(LOOK_AGAIN_S)
+        return False
+
+    async def _composed(self, job: Job, campaign: Campaign) -> Envelope | Unsendable:
+        name = (campaign.campaign, job.content)
+        template = self._board.templates.get(name)
+        if template is None and await self._board.caught_up(_CATCH_UP_WITHIN_S):
+            template = self._board.templates.get(name)
+        return self._composer.envelope(job.message, campaign=campaign, template=template, now=self._clock.now())
+
+    def _may_begin(self, job: Job) -> bool:
+        """The last question before MAIL FROM."""
+        return (
+            not self.begins_nothing
+            and not job.lane.is_closing
+            and self._gate.closed() is None
+            and self._inbox.assured(job.lane.partition)
+        )
+
+    def _conclude(self, job: Job, attempt: Attempt, campaign: Campaign) -> None:
+        if isinstance(attempt, Withheld):
+            self._metrics.withheld.inc()
+            nothing = self._known(job, number=job.attempts)
+            self._recorder.settle(job, nothing.result("deferred", category=WITHHELD, next_attempt_at=nothing.now))
+            return
+        terms = self._terms(job, campaign)
+        self._settle(job, result_of(attempt, self._known(job), terms=terms, jitter=self._jitter()))
+
+    def _settle(self, job: Job, result: DeliveryResult) -> None:
+        self._metrics.count(result.outcome, result.provider)
+        self._recorder.settle(job, result)
+
+    def _terms(self, job: Job, campaign: Campaign) -> Terms:
+        return Terms(
+            starts_at=job.starts_at,
+            expires_at=job.expires_at,
+            max_age_s=campaign.max_age_s,
+            in_doubt=campaign.in_doubt,
+        )
+
+    def _known(self, job: Job, *, number: int | None = None) -> Known:
+        return Known(
+            message_id=job.message.message_id,
+            address_hash=job.message.address_hash,
+            number=job.attempts + 1 if number is None else number,
+            provider=self._providers.of(job.domain),
+            now=self._clock.now(),
+        )

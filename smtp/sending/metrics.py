@@ -1,0 +1,51 @@
+"""Every metric of a sender; the names are promises.
+
+One process sends for one campaign, so nothing is labelled with it: the scrape's target says which one it is.
+
+===========================================  ========================  ===============================================
+metric                                       labels                    meaning
+===========================================  ========================  ===============================================
+mailcordon_sender_attempts_total             outcome, provider         results written down
+mailcordon_sender_attempt_seconds                                      one SMTP transaction
+mailcordon_sender_skipped_total                                        messages that were sent before
+mailcordon_sender_withheld_total                                       intents that were not carried out
+mailcordon_sender_backlog                                              messages in memory that are not final
+mailcordon_sender_in_flight                                            messages that workers have in hand
+mailcordon_sender_known_ids                                            message ids that will never be sent again
+mailcordon_sender_may_send                                             1 when the gate is open
+mailcordon_sender_epoch                                                newest epoch heard of
+===========================================  ========================  ===============================================
+"""
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 600.0)
+
+
+class SenderMetrics:
+    """The metrics of one sender, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._attempts = Counter(
+            "mailcordon_sender_attempts_total", "results", ["outcome", "provider"], registry=self.registry
+        )
+        self._counted: dict[tuple[str, str], Counter] = {}
+        self.attempt_s = Histogram(
+            "mailcordon_sender_attempt_seconds", "SMTP transaction", buckets=_BUCKETS_S, registry=self.registry
+        )
+        self.skipped = Counter("mailcordon_sender_skipped_total", "sent before", registry=self.registry)
+        self.withheld = Counter("mailcordon_sender_withheld_total", "intents not carried out", registry=self.registry)
+
+    def count(self, outcome: str, provider: str) -> None:
+        """Count one result."""
+        counted = self._counted.get((outcome, provider))
+        if counted is None:
+            counted = self._counted[outcome, provider] = self._attempts.labels(outcome, provider)
+        counted.inc()
+
+    def gauge(self, name: str, meaning: str, value: Callable[[], float]) -> None:
+        """A value that is asked for when somebody scrapes."""
+        Gauge(f"mailcordon_sender_{name}", meaning, registry=self.registry).set_function(value)

@@ -1,0 +1,306 @@
+"""What is written down, and when: intents before MAIL FROM, results after, then the results told to everybody.
+
+One writer serves all workers.  While one ledger entry is on its way, whatever comes up goes into the next one, so
+that entries grow with the load and nobody waits for a timer.  Published frames are larger: they gather the results
+of consecutive entries, up to 500, and carry the position of the last of them.
+
+A step through a crash.  Killed before an intent is acknowledged: nothing was sent.  Between intent and result: the
+message is in doubt, and so are at most as many messages as may be under way.  Between a result and its frame: the
+successor finds the result newer than the last ``published`` mark and publishes it, entry by entry and with the
+entry's own position; a reader that keeps the newest position drops what it has had.  Between a frame and the commit:
+the outbound frame is read again, every message in it is done, and it is committed.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from schemas.delivery import FINAL, DeliveryFrame, DeliveryResult, LedgerEntry, OffsetRange, Position
+from smtp.sending.backlog import Job, Lane, covered
+from smtp.sending.memory import WITHHELD, told
+from smtp.sending.ports import Clock, Inbox, Ledger, Results
+
+log = structlog.get_logger()
+
+FRAME_RESULTS = 500
+ASK_AGAIN_S = 0.05
+UNSURE_AT_MOST_S = 60.0
+
+
+class PartitionLost(Exception):  # noqa: N818 - says what happened
+    """The partition is somebody else's now; what was to be written about it is not ours to write."""
+
+
+@dataclass(slots=True)
+class _Page:
+    """What is to be written and told about one lane."""
+
+    lane: Lane
+    intents: list[tuple[str, "asyncio.Future[None]"]] = field(default_factory=list)
+    settled: list[tuple[Job, DeliveryResult]] = field(default_factory=list)
+    untold: deque[tuple[int, list[tuple[Job, DeliveryResult]]]] = field(default_factory=deque)
+    is_being_written: bool = False
+    marked: int = -1
+
+    @property
+    def is_clean(self) -> bool:
+        """Is everything written and told?"""
+        return not (self.intents or self.settled or self.untold or self.is_being_written)
+
+    @property
+    def untold_results(self) -> int:
+        """How many results wait to be told."""
+        return sum(len(settled) for _, settled in self.untold)
+
+
+class Recorder:
+    """Writes one sender's ledger and publishes its results.
+
+    ``on_recorded`` is called when a result is safe in the ledger.
+    """
+
+    def __init__(
+        self,
+        *,
+        campaign: str,
+        sender: str,
+        inbox: Inbox,
+        ledger: Ledger,
+        results: Results,
+        clock: Clock,
+        in_flight: int,
+        on_recorded: Callable[[Job, DeliveryResult], None],
+        gather_s: float = 0.001,
+        publish_every_s: float = 0.05,
+    ) -> None:
+        self._campaign = campaign
+        self._sender = sender
+        self._inbox = inbox
+        self._ledger = ledger
+        self._results = results
+        self._clock = clock
+        self._on_recorded = on_recorded
+        self._gather_s = gather_s
+        self._publish_every_s = publish_every_s
+        self._room = asyncio.Semaphore(in_flight)
+        self._pages: dict[int, _Page] = {}
+        self._to_write = asyncio.Event()
+        self._to_publish = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._progress = asyncio.Event()
+        self._draining = 0
+
+    async def open(self, lane: Lane, untold: Iterable[tuple[int, LedgerEntry]]) -> None:
+        """Begin with a lane: publish first what its last owner wrote down and may not have published."""
+        page = _Page(lane, marked=lane.memory.published)
+        for offset, entry in untold:
+            if results := told(entry):
+                await self._results.publish(self._frame(lane, offset, results, entry.covers, sender=entry.sender))
+            lane.memory.published = offset
+        self._pages[lane.partition] = page
+
+    async def intend(self, job: Job) -> None:
+        """Write down that a message is about to be sent; returns when that is safe.
+
+        Waits while ``in_flight`` messages have an intent and no result that is safe.
+        """
+        await self._room.acquire()
+        job.has_room = True
+        try:
+            await self._write_intent(job)
+        except BaseException:
+            self._leave_room(job)
+            raise
+
+    async def _write_intent(self, job: Job) -> None:
+        page = self._page(job.lane)
+        safe: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        page.intents.append((job.message_id, safe))
+        self._to_write.set()
+        await safe
+
+    def settle(self, job: Job, result: DeliveryResult) -> None:
+        """Write down, and tell, what became of a message."""
+        if job.lane.is_lost:
+            self._leave_room(job)
+            return
+        self._page(job.lane).settled.append((job, result))
+        self._to_write.set()
+
+    async def drain(self, lanes: Sequence[Lane]) -> None:
+        """Return when everything about these lanes is written and told, or lost."""
+        pages = [page for lane in lanes if (page := self._pages.get(lane.partition)) is not None and page.lane is lane]
+        self._draining += 1
+        self._hurry.set()
+        while not all(page.is_clean or page.lane.is_lost for page in pages):
+            self._to_write.set()
+            self._to_publish.set()
+            await self._progress.wait()
+        self._draining -= 1
+        if not self._draining:
+            self._hurry.clear()
+        for page in pages:
+            if not page.lane.is_lost and page.lane.memory.published > page.marked:
+                await self._append(page, [])  # so that the next owner need not publish again
+
+    def close(self, lane: Lane) -> None:
+        """A lane is given up."""
+        page = self._pages.get(lane.partition)
+        if page is not None and page.lane is lane:
+            del self._pages[lane.partition]
+            _answer(page.intents, is_safe=False)
+            for job, _ in page.settled:
+                self._leave_room(job)
+
+    async def write(self) -> None:
+        """Write entries, for ever; a ledger that cannot be written ends this with its error."""
+        while True:
+            await self._to_write.wait()
+            if self._gather_s and not self._hurry.is_set():
+                await asyncio.sleep(self._gather_s)
+            self._to_write.clear()
+            pages = [page for page in self._pages.values() if page.intents or page.settled]
+            if len(pages) == 1:
+                await self._write(pages[0])
+            elif pages:
+                async with asyncio.TaskGroup() as writing:
+                    for page in pages:
+                        writing.create_task(self._write(page))
+
+    async def publish(self) -> None:
+        """Publish frames, for ever; results that cannot be published end this with the error."""
+        while True:
+            await self._to_publish.wait()
+            if not self._hurry.is_set() and not any(p.untold_results >= FRAME_RESULTS for p in self._pages.values()):
+                await self._linger()
+            self._to_publish.clear()
+            for page in list(self._pages.values()):
+                while page.untold and not page.lane.is_lost:
+                    await self._publish_one(page)
+
+    async def _linger(self) -> None:
+        try:
+            async with asyncio.timeout(self._publish_every_s):
+                await self._hurry.wait()
+        except TimeoutError:
+            pass
+
+    async def _write(self, page: _Page) -> None:
+        page.is_being_written = True
+        intents, page.intents = page.intents, []
+        settled, page.settled = page.settled[:FRAME_RESULTS], page.settled[FRAME_RESULTS:]
+        is_safe = False
+        try:
+            if await self._is_ours(page.lane):
+                offset = await self._append(page, [message_id for message_id, _ in intents], settled)
+                is_safe = True
+                self._recorded(page, offset, settled)
+        finally:
+            page.is_being_written = False
+            _answer(intents, is_safe=is_safe)
+            for job, _ in () if is_safe else settled:
+                self._leave_room(job)
+            self._move_on()
+        if page.settled:
+            self._to_write.set()
+
+    async def _append(self, page: _Page, intents: list[str], settled: Sequence[tuple[Job, DeliveryResult]] = ()) -> int:
+        memory = page.lane.memory
+        entry = LedgerEntry(
+            sender=self._sender,
+            at=self._clock.now(),
+            intents=intents,
+            results=[result for _, result in settled],
+            covers=covered(job for job, _ in settled),
+            published=memory.published,
+        )
+        offset = await self._ledger.append(page.lane.partition, entry)
+        page.marked = entry.published
+        memory.apply(offset, entry)
+        return offset
+
+    def _recorded(self, page: _Page, offset: int, settled: list[tuple[Job, DeliveryResult]]) -> None:
+        to_tell = [(job, result) for job, result in settled if result.class_ != WITHHELD]
+        if to_tell:
+            page.untold.append((offset, to_tell))
+            self._to_publish.set()
+        for job, result in settled:
+            self._leave_room(job)
+            self._on_recorded(job, result)
+
+    async def _publish_one(self, page: _Page) -> None:
+        """One frame of whole entries; it carries the position of the last one."""
+        settled: list[tuple[Job, DeliveryResult]] = []
+        entries, offset = 0, -1
+        for at, more in page.untold:
+            if settled and len(settled) + len(more) > FRAME_RESULTS:
+                break
+            settled.extend(more)
+            entries, offset = entries + 1, at
+        covers = covered(job for job, _ in settled)
+        await self._results.publish(self._frame(page.lane, offset, [result for _, result in settled], covers))
+        for _ in range(entries):
+            page.untold.popleft()
+        page.lane.memory.published = offset
+        for job, result in settled:
+            if result.outcome in FINAL:
+                job.lane.finish(job)
+        self._move_on()
+
+    def _frame(
+        self,
+        lane: Lane,
+        offset: int,
+        results: list[DeliveryResult],
+        covers: list[OffsetRange],
+        *,
+        sender: str | None = None,
+    ) -> DeliveryFrame:
+        return DeliveryFrame(
+            campaign=self._campaign,
+            sender=sender or self._sender,
+            covers=covers,
+            results=results,
+            ledger=Position(topic=self._ledger.topic, partition=lane.partition, offset=offset),
+        )
+
+    async def _is_ours(self, lane: Lane) -> bool:
+        """Wait until the group has confirmed the partition, or taken it away."""
+        waited_s = 0.0
+        while not self._inbox.assured(lane.partition):
+            if lane.is_lost:
+                return False
+            if waited_s >= UNSURE_AT_MOST_S:
+                raise TimeoutError("the consumer group has not confirmed our partitions for too long")
+            await self._clock.sleep(ASK_AGAIN_S)
+            waited_s += ASK_AGAIN_S
+        return not lane.is_lost
+
+    def _page(self, lane: Lane) -> _Page:
+        page = self._pages.get(lane.partition)
+        if page is None or page.lane is not lane:
+            raise PartitionLost
+        return page
+
+    def _leave_room(self, job: Job) -> None:
+        if job.has_room:
+            job.has_room = False
+            self._room.release()
+
+    def _move_on(self) -> None:
+        progress, self._progress = self._progress, asyncio.Event()
+        progress.set()
+
+
+def _answer(intents: Iterable[tuple[str, "asyncio.Future[None]"]], *, is_safe: bool) -> None:
+    for _, safe in intents:
+        if safe.done():
+            continue
+        if is_safe:
+            safe.set_result(None)
+        else:
+            safe.set_exception(PartitionLost())
+            safe.exception()  # a worker that is gone does not ask

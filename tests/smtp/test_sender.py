@@ -1,0 +1,178 @@
+"""The sender on topics in memory: its whole contract, and what only doubles can do."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+from policy.naming import ledger_topic, outbound_topic
+from schemas.delivery import DeliveryFrame, LedgerEntry
+from smtp.session import Timeouts
+from tests.smtp.doubles import MemoryBroker, MemoryInbox, MemoryLedger, MemoryResults
+from tests.smtp.sender_contract import SenderContract, Stage, names
+from tests.smtp.servers import SILENCE, Script, scripted, until
+
+
+class MemoryWorld:
+    def __init__(self) -> None:
+        self.campaign = "spring"
+        self.broker = MemoryBroker()
+        self.partitions = self.broker.partitions
+
+    async def put(self, value: bytes, partition: int) -> None:
+        self.broker.outbound[partition].append(value)
+
+    async def results(self) -> Sequence[DeliveryFrame]:
+        return list(self.broker.results)
+
+    async def entries(self, partition: int) -> Sequence[tuple[int, LedgerEntry]]:
+        return list(enumerate(self.broker.ledger[partition]))
+
+    async def append(self, partition: int, entry: LedgerEntry) -> int:
+        self.broker.ledger[partition].append(entry)
+        return len(self.broker.ledger[partition]) - 1
+
+    async def committed(self, partition: int) -> int:
+        return self.broker.committed.get(partition, 0)
+
+    async def dead_letters(self) -> Sequence[tuple[int, int]]:
+        return self.broker.dead_letters
+
+    @contextlib.asynccontextmanager
+    async def edge(self, name: str) -> AsyncIterator[tuple[MemoryInbox, MemoryLedger, MemoryResults]]:
+        del name
+        yield (
+            MemoryInbox(self.broker, outbound_topic(self.campaign)),
+            MemoryLedger(self.broker, ledger_topic(self.campaign)),
+            MemoryResults(self.broker),
+        )
+
+
+@pytest.fixture
+def world() -> MemoryWorld:
+    return MemoryWorld()
+
+
+@pytest.fixture
+def stage(world: MemoryWorld) -> Stage:
+    return Stage(world)
+
+
+class TestInMemory(SenderContract):
+    """The contract on topics in memory."""
+
+
+async def test_a_ledger_that_cannot_be_written_ends_the_sender_before_any_mail_from(
+    stage: Stage, world: MemoryWorld
+) -> None:
+    stage.control()
+    world.broker.ledger_is_broken = True
+    async with scripted(Script()) as server:
+        await stage.send(*names(20))
+        async with stage.sender(server.endpoint) as running:
+            await asyncio.wait([running.task], timeout=5)
+            assert isinstance(running.task.exception(), ExceptionGroup)
+            running.was_killed = True
+    assert not [line for line in server.heard if line.startswith(b"MAIL")]
+
+
+async def test_results_that_cannot_be_published_end_the_sender_and_are_published_by_the_next(
+    stage: Stage, world: MemoryWorld
+) -> None:
+    stage.control()
+    world.broker.results_are_broken = True
+    async with scripted(Script()) as server:
+        await stage.send(*names(20))
+        async with stage.sender(server.endpoint, connections=20) as running:
+            await asyncio.wait([running.task], timeout=5)
+            assert isinstance(running.task.exception(), ExceptionGroup)
+            running.was_killed = True
+        assert await world.committed(0) == 0
+        world.broker.results_are_broken = False
+        async with stage.sender(server.endpoint):
+            await stage.has_outcomes(20)
+            await stage.is_committed(0, 1)
+    assert len(server.taken) <= 20
+
+
+async def test_at_most_twice_as_many_messages_as_connections_are_in_doubt(stage: Stage, world: MemoryWorld) -> None:
+    stage.control()
+    world.broker.delay_s = 0.02
+    most = 0
+
+    def dot(_: bytes) -> bytes:
+        nonlocal most
+        intended = {name for entry in world.broker.ledger[0] for name in entry.intents}
+        settled = {result.message_id for entry in world.broker.ledger[0] for result in entry.results}
+        most = max(most, len(intended - settled))
+        return b"250 ok\r\n"
+
+    async with scripted(Script(dot=dot)) as server:
+        await stage.send(*names(200))
+        async with stage.sender(server.endpoint, connections=4):
+            await stage.has_outcomes(200)
+    assert 3 <= most <= 8
+
+
+async def test_an_intent_is_safe_before_its_mail_from(stage: Stage, world: MemoryWorld) -> None:
+    stage.control()
+    world.broker.delay_s = 0.005
+    unsafe = []
+
+    def rcpt(line: bytes) -> bytes:
+        name = line.partition(b"<")[2].partition(b"@")[0].decode()
+        if not any(f"m-{name}" in entry.intents for entry in world.broker.ledger[0]):
+            unsafe.append(name)
+        return b"250 ok\r\n"
+
+    async with scripted(Script(rcpt=rcpt)) as server:
+        await stage.send(*names(100))
+        async with stage.sender(server.endpoint):
+            await stage.has_outcomes(100)
+    assert unsafe == []
+
+
+async def test_a_fenced_sender_begins_nothing_and_writes_nothing(stage: Stage, world: MemoryWorld) -> None:
+    stage.control()
+    async with scripted(Script(dot=SILENCE)) as server:
+        await stage.send(*names(10))
+        async with stage.sender(server.endpoint, connections=2, timeouts=Timeouts(dot_s=0.3)) as running:
+            await until(lambda: len(server.taken) == 2)
+            running.inbox.is_fenced = True
+            await asyncio.sleep(0.5)
+            entries = len(world.broker.ledger[0])
+            await running.sender._lanes.revoked([0, 1])
+            assert running.sender._lanes.in_hand == 0
+            assert len(world.broker.ledger[0]) == entries
+            running.inbox.is_fenced = False
+            await running.sender._lanes.assigned([0, 1])
+            await until(lambda: running.sender.is_ready)
+    assert len(server.taken) == 2
+
+
+async def test_one_domain_that_hangs_leaves_workers_for_the_others(stage: Stage) -> None:
+    stage.control()
+    script = Script(rcpt=lambda line: SILENCE if b"hangs" in line else b"250 ok\r\n")
+    async with scripted(script) as server:
+        await stage.send(*names(50), domain="hangs.example")
+        await stage.send(*names(50, 100))
+        async with stage.sender(server.endpoint, connections=8, grace_s=0.1, timeouts=Timeouts(command_s=30)):
+            assert len(await stage.has_outcomes(50)) == 50
+
+
+async def test_a_frame_of_results_holds_many_entries_and_the_position_of_the_last(
+    stage: Stage, world: MemoryWorld
+) -> None:
+    stage.control()
+    async with scripted(Script()) as server:
+        await stage.send(*names(400))
+        async with stage.sender(server.endpoint):
+            await stage.has_outcomes(400)
+    frames = [frame for frame in world.broker.results if frame.ledger and frame.ledger.partition == 0]
+    offsets = [frame.ledger.offset for frame in frames if frame.ledger]
+    assert offsets == sorted(set(offsets))
+    written = [entry for entry in world.broker.ledger[0] if entry.results]
+    assert len(frames) < len(written)
+    assert [r.message_id for f in frames for r in f.results] == [r.message_id for e in written for r in e.results]
+    assert max(len(frame.results) for frame in frames) <= 500
