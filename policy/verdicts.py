@@ -1,0 +1,138 @@
+"""Verdicts: is a rate above its limit?  Three answers: within, breach, or too few to tell.
+
+The test may be looked at after every message.  For each metric the case against "the true rate is at most the
+limit" is an e-value: the average of likelihood ratios between higher rates (one and a half to fifty times the
+odds of the limit) and the limit itself.  While the true rate stays at or below the limit, such an average grows
+beyond 1/ALPHA with a chance of at most ALPHA, however often one looks (Ville's inequality), so that a breach is
+called at 1/ALPHA.  A bare ratio with a minimum volume has no such promise: looked at after every message it
+crosses any line sooner or later.
+
+Three windows are looked at together, because a campaign that was good for a day and turns bad must be seen in
+minutes: 24h with half of the error budget, 1h and 5m with a quarter of a day's budget each, shared among the 24
+and 288 windows of a day.  Exactly proven is one window start: a campaign that stays at its limit is ever called a
+breach with a chance of at most 0.51 * ALPHA (computed exactly: about 0.3 * ALPHA in the first 20,000 messages).  A
+window that slides has many starts; there the rate was measured: campaigns at their limit, looked at every minute
+for 9,600 days in all, crossed a line of 1/a on about 0.1 * a of the days (a = 0.05 and 0.01), and 1/ALPHA on none
+(``tests/policy/test_verdicts.py`` repeats both).  Signals that come late only make the case weaker for the while.
+
+The interval that is shown is Wilson's, 95 %, two-sided, of the window that decided; ``within`` means that its upper
+end lies below the limit.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+
+from schemas.reputation import Answer, Counts, Verdict
+from schemas.sending import Limits
+
+ALPHA = 0.001
+BREACH = 1 / ALPHA
+GRAVE = 1 / ALPHA**2  # beyond doubt
+WARNING = 20.0  # worth a look; a campaign at its limit gets there on one day in twenty at most
+
+DECIDING = "24h"
+WEIGHTS: Mapping[str, float] = {DECIDING: 0.5, "1h": 0.25 / 24, "5m": 0.25 / 288}
+_REST = 1 - sum(WEIGHTS.values())  # the part of the budget that bets on nothing: no news is 1
+_MOST = 1e300  # JSON knows no infinity
+
+_ODDS = (1.5, 2.0, 3.0, 4.5, 7.0, 10.0, 15.0, 25.0, 50.0)
+_SHARES = (0.10, 0.16, 0.20, 0.16, 0.12, 0.10, 0.07, 0.05, 0.04)
+_Z = 1.959963984540054  # 97.5 % of the normal distribution
+
+METRICS: Mapping[str, Callable[[Counts], tuple[int, int]]] = {
+    "hard_bounce": lambda counts: (counts.hard_bounce, counts.accepted + counts.hard_bounce + counts.soft_bounce),
+    "complaint": lambda counts: (counts.complaint, max(counts.accepted, counts.complaint)),
+    "trap_hit": lambda counts: (counts.trap_hit, max(counts.accepted, counts.trap_hit)),
+    "block": lambda counts: (counts.block, max(counts.attempts, counts.block)),
+}
+"""Events and trials of each metric.
+
+Hard bounces are counted against the recipients whose first outcome is final; complaints and trap hits against what
+was accepted (only that can be complained about); blocks against the answers of servers.
+"""
+
+_NOTHING = Counts()
+
+
+def verdicts(windows: Mapping[str, Counts], limits: Limits) -> dict[str, Verdict]:
+    """The verdict on each metric; a window that is missing is empty."""
+    seen = [(name, windows.get(name, _NOTHING)) for name in WEIGHTS]
+    return {
+        "hard_bounce": _verdict("hard_bounce", seen, limits.hard_bounce),
+        "complaint": _verdict("complaint", seen, limits.complaint),
+        "trap_hit": _verdict("trap_hit", seen, limits.trap_hit),
+        "block": _verdict("block", seen, limits.block),
+    }
+
+
+def _verdict(metric: str, seen: list[tuple[str, Counts]], limit: float) -> Verdict:
+    of = METRICS[metric]
+    evidence = _REST
+    strongest = -1.0
+    window, events, trials = DECIDING, 0, 0
+    before, value = (-1, -1), 0.0
+    for name, counts in seen:
+        both = of(counts)
+        if both != before:  # young campaigns have the same in all windows
+            before, value = both, e_value(*both, limit)
+        weighted = WEIGHTS[name] * value
+        evidence += weighted
+        if name == DECIDING or (weighted > strongest and evidence >= BREACH):
+            strongest, window, (events, trials) = weighted, name, both
+    low, high = interval(events, trials)
+    answer: Answer = "breach" if evidence >= BREACH else "within" if trials and high < limit else "too_few"
+    return Verdict(
+        answer=answer,
+        rate=events / trials if trials else 0.0,
+        low=low,
+        high=high,
+        limit=limit,
+        events=events,
+        trials=trials,
+        window=window,
+        evidence=min(evidence, _MOST),
+    )
+
+
+def e_value(events: int, trials: int, limit: float) -> float:
+    """The strength of the case that the true rate is above ``limit``; 1 when nothing is known, at most 1e300.
+
+    Below the limit the exact value is under 1 and does not matter; 0 is given for it, which costs no time and can
+    only err for the campaign.
+    """
+    if trials == 0:
+        return 1.0
+    if events <= trials * limit:
+        return 0.0
+    if limit <= 0.0:
+        return _MOST
+    exponents = [events * rise - trials * fall + share for rise, fall, share in _grid(limit)]
+    most = max(exponents)
+    if most > 680.0:
+        return _MOST
+    exp = math.exp
+    return exp(most) * sum([exp(one - most) for one in exponents])
+
+
+@lru_cache(maxsize=1024)
+def _grid(limit: float) -> tuple[tuple[float, float, float], ...]:
+    """For each alternative: what an event adds, what a trial takes, and its share, as logarithms."""
+    return tuple(
+        (math.log(odds), math.log(1 - limit + odds * limit), math.log(share))
+        for odds, share in zip(_ODDS, _SHARES, strict=True)
+    )
+
+
+def interval(events: int, trials: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share; 0 to 1 when nothing was tried."""
+    if trials == 0:
+        return 0.0, 1.0
+    share = events / trials
+    z2 = _Z * _Z
+    widened = 1 + z2 / trials
+    centre = share + z2 / (2 * trials)
+    half = _Z * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials * trials))
+    low = 0.0 if events == 0 else max(0.0, (centre - half) / widened)
+    high = 1.0 if events == trials else min(1.0, (centre + half) / widened)
+    return low, high
