@@ -6,6 +6,7 @@ Deployments would hold the event loop for a quarter of a second.
 
 import asyncio
 import contextlib
+import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -25,6 +26,11 @@ NO_OBJECT_HAS_THIS_VERSION = "1"
 PAGE = 500
 MAX_SAID = 300
 
+TRIES = 4
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0
+"""A busy API refuses some calls of many: each is tried again by itself, or an act of twenty would never get through.
+A longer patience than the longest pause is the caller's: it is told how long."""
+
 Kind = Literal["Deployment", "NetworkPolicy", "Service", "ServiceAccount", "Pod"]
 Body = dict[str, Any]  # Any: JSON of the Kubernetes API
 
@@ -32,8 +38,12 @@ T = TypeVar("T")
 _Call = Callable[..., Awaitable[aiohttp.ClientResponse]]
 
 
-class Conflict(Exception):  # noqa: N818 - an answer, handled next door
+class Conflict(Temporary):
     """Somebody wrote between our reading and our writing."""
+
+
+class _Unusable(Temporary):
+    """No answer, or none that can be read: asking again at once would only take longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +56,19 @@ class _Calls:
 class Api:
     """One client, one namespace, and a bound on what is in flight (the client has none of its own)."""
 
-    def __init__(self, api: client.ApiClient, namespace: str, *, in_flight: int = 16, timeout_s: float = 10.0) -> None:
+    def __init__(
+        self,
+        api: client.ApiClient,
+        namespace: str,
+        *,
+        in_flight: int = 16,
+        timeout_s: float = 10.0,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
         self.namespace = namespace
         self._client = api
         self._slots = asyncio.Semaphore(in_flight)
-        self._timeout_s = timeout_s
+        self._timeout_s, self._chance = timeout_s, chance
         apps, core, networking = client.AppsV1Api(api), client.CoreV1Api(api), client.NetworkingV1Api(api)
         self._calls: dict[str, _Calls] = {
             "Deployment": _Calls(
@@ -123,13 +141,28 @@ class Api:
         await self._client.close()  # type: ignore[no-untyped-call]  # the client's own
 
     async def _call(self, call: _Call, answer: type[T], **arguments: Any) -> T | None:  # Any: the client's own
-        """One request: its answer, None for 404, or the error that tells the caller what to do."""
+        """One call: its answer, None for 404, or the error that tells the caller what to do."""
+        for tries in range(1, TRIES + 1):
+            try:
+                return await self._once(call, answer, arguments)
+            except (Conflict, _Unusable):
+                raise
+            except Temporary as busy:
+                pause_s = FIRST_PAUSE_S * 2**tries if busy.retry_after_s is None else busy.retry_after_s
+                if tries == TRIES or pause_s > LONGEST_PAUSE_S:
+                    raise
+                await asyncio.sleep(pause_s * (1 + self._chance() / 2))
+        raise AssertionError("the last try returns or raises")
+
+    async def _once(self, call: _Call, answer: type[T], arguments: dict[str, Any]) -> T | None:  # Any: as above
         try:
             async with self._slots, asyncio.timeout(self._timeout_s):
                 response = await call(namespace=self.namespace, **arguments)
                 raw = await response.read()
+        except aiohttp.ServerDisconnectedError as gone:  # it closed an idle connection as we took it
+            raise Temporary(f"the Kubernetes API hung up: {gone}", retry_after_s=0.0) from gone
         except (aiohttp.ClientError, OSError, TimeoutError) as away:
-            raise Temporary(f"the Kubernetes API does not answer: {type(away).__name__}: {away}") from away
+            raise _Unusable(f"the Kubernetes API does not answer: {type(away).__name__}: {away}") from away
         if response.status == 404:
             return None
         if response.status >= 300:
@@ -137,7 +170,7 @@ class Api:
         try:
             return msgspec.json.decode(raw, type=answer)
         except msgspec.MsgspecError as odd:
-            raise Temporary(f"the Kubernetes API gave an answer that cannot be read: {odd}") from odd
+            raise _Unusable(f"the Kubernetes API gave an answer that cannot be read: {odd}") from odd
 
 
 async def connect(namespace: str, *, kubeconfig: str | None = None) -> Api:
@@ -163,7 +196,9 @@ def _failure(status: int, retry_after: str | None, raw: bytes) -> Exception:
         case 409:
             return Conflict(said)
         case 429:
-            return Temporary(f"the Kubernetes API asks for patience: {said}", retry_after_s=delay_s or 1.0)
+            return Temporary(
+                f"the Kubernetes API asks for patience: {said}", retry_after_s=1.0 if delay_s is None else delay_s
+            )
         case 403:
             return Permanent(f"the controller may not do this (is its Role bound? is a quota used up?): {said}")
         case _ if status >= 500 or status in {401, 408}:

@@ -134,7 +134,7 @@ def status_of(campaign: str, name: str, parts: Parts, *, untouched: Mapping[str,
         exists=complete,
         wanted=_wanted(parts.deployment),
         running=parts.running,
-        egress_open=parts.policy is not None and bool(parts.policy.spec.egress),
+        egress_open=parts.policy is None or bool(parts.policy.spec.egress),  # without a policy all is allowed
         epoch=parts.fence,
         state=state,
         reason=reason,

@@ -11,6 +11,7 @@ or after the n-th call and stays dead until ``revive``, ``hold_drain`` keeps dra
 
 import asyncio
 import contextlib
+import copy
 import itertools
 import json
 import re
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
+from kubernetes.aio import client
 
 from tests.doubles.fake_api_objects import Conflicts, Held, Leaves, flatten
 
@@ -33,9 +35,9 @@ KINDS = {
 GROUPS = {"apps/v1": "apps", "networking.k8s.io/v1": "networking.k8s.io", "v1": ""}
 HAS_GENERATION = {"Deployment", "NetworkPolicy"}
 
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\Z")
-_LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?\Z")
-_LABEL_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?\Z")
+NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\Z")
+LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?\Z")
+LABEL_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?\Z")
 _MOST_ANNOTATION_BYTES = 262_144
 
 
@@ -66,12 +68,13 @@ class FakeApi:
         self.objects: dict[tuple[str, str, str], Held] = {}  # resource, namespace, name
         self.calls: list[Called] = []
         self.allow: set[tuple[str, str, str]] | None = None  # (verb, group, resource); None: everything
-        self.lag_s, self.drain_s, self.hold_drain = lag_s, drain_s, False
+        self.lag_s, self.drain_s, self.hold_drain, self.answer_after_s = lag_s, drain_s, False, 0.0
         self.manager_is_down = False
         self.page: int | None = None
         self.die_at: tuple[int, str] | None = None
         self.dead = False
-        self.requests, self.most_in_flight = 0, 0
+        self.methods: list[str] = []  # one of each request, in order of arrival
+        self.most_in_flight = 0
         self.before_call: Callable[[Called], None] | None = None
         self._in_flight = 0
         self._refusals: deque[tuple[Callable[[Called], bool], Refusal]] = deque()
@@ -106,6 +109,11 @@ class FakeApi:
         assert self._runner is not None
         await self._runner.cleanup()
 
+    @property
+    def requests(self) -> int:
+        """How many requests have come."""
+        return len(self.methods)
+
     # What tests do to it.
 
     def refuse_next(
@@ -134,6 +142,15 @@ class FakeApi:
         """Somebody else deletes an object."""
         del self.objects[resource, namespace, name]
 
+    def snapshot(self) -> dict[tuple[str, str, str], Held]:
+        """Everything that is there, to be put back by ``restore``."""
+        return copy.deepcopy(self.objects)
+
+    def restore(self, objects: dict[tuple[str, str, str], Held]) -> None:
+        """Go back to a snapshot."""
+        self.objects = copy.deepcopy(objects)
+        self.calls.clear()
+
     def state(self) -> dict[str, dict[str, Any]]:
         """Everything that lasts: objects without versions, for comparing two histories."""
         shown = {}
@@ -153,13 +170,14 @@ class FakeApi:
 
     @web.middleware
     async def _wrap(self, request: web.Request, handler: Any) -> web.StreamResponse:
-        self.requests += 1
+        self.methods.append(request.method)
         number = self.requests
         self._in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self._in_flight)
         try:
             if self._is_dead(number, "before", request):
                 return web.Response(status=503)  # nobody hears it: the line is cut
+            await asyncio.sleep(self.answer_after_s)
             answer = await self._answer(request, handler)
             self._is_dead(number, "after", request)
             return answer
@@ -360,15 +378,35 @@ def _check_shape(body: dict[str, Any], held: Held) -> None:
         raise Refusal(400, "BadRequest", f"this is no {held.kind}")
     if metadata.get("name") != held.name or metadata.get("namespace", held.namespace) != held.namespace:
         raise Refusal(400, "BadRequest", "the name of the object does not match the name on the URL")
-    if unknown := set(body) - {"apiVersion", "kind", "metadata", "spec", "automountServiceAccountToken"}:
-        raise Refusal(400, "BadRequest", f"strict decoding error: unknown field {sorted(unknown)}")
     if held.kind == "Deployment" and not body.get("spec", {}).get("template", {}).get("spec", {}).get("containers"):
         raise Refusal(422, "Invalid", "Deployment is invalid: spec.template.spec.containers: Required value")
+    if unknown := unknown_fields(body):
+        raise Refusal(400, "BadRequest", f"strict decoding error: unknown field {unknown}")
+
+
+def unknown_fields(body: dict[str, Any]) -> list[str]:
+    """What the models of the client library (made from the API server's own description) do not take as it is."""
+    models: dict[str, Any] = {
+        "Deployment": client.V1Deployment,
+        "NetworkPolicy": client.V1NetworkPolicy,
+        "Service": client.V1Service,
+        "ServiceAccount": client.V1ServiceAccount,
+    }
+    read = models[body["kind"]].from_dict(body).model_dump(by_alias=True, exclude_none=True, mode="json")
+    return list(_differences(body, read, ""))
+
+
+def _differences(asked: Any, read: Any, path: str) -> Iterable[str]:
+    if isinstance(asked, dict) and isinstance(read, dict):
+        for key in asked:
+            yield from _differences(asked[key], read.get(key), f"{path}.{key}")
+    elif asked != read:
+        yield path
 
 
 def _check_valid(after: Held, live: Held | None) -> None:
     wrong: list[str] = []
-    if not _NAME.match(after.name):
+    if not NAME.match(after.name):
         wrong.append(f"metadata.name: {after.name!r}")
     body = after.body()
     metadata = body["metadata"]
@@ -392,7 +430,7 @@ def _wrong_labels(labels: dict[str, str]) -> Iterable[str]:
     return [
         f"label {key}={value!r}"
         for key, value in labels.items()
-        if not _LABEL_KEY.match(key) or not isinstance(value, str) or not _LABEL_VALUE.match(value)
+        if not LABEL_KEY.match(key) or not isinstance(value, str) or not LABEL_VALUE.match(value)
     ]
 
 
