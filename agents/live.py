@@ -1,0 +1,50 @@
+"""The running sums of one campaign, in memory: rebuilt from its panes after every rebalance, never written down."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from policy.counts import WINDOWS_MIN, Cells, Rolling
+from schemas.reputation import Counts
+from streams import panes
+
+KEPT_MIN = max(WINDOWS_MIN.values())
+
+Windows = dict[str, Counts]
+
+
+@dataclass(slots=True)
+class Live:
+    """What the snapshots of a campaign are made of."""
+
+    rolling: Rolling = field(default_factory=Rolling)
+    recent: list[panes.Signal] = field(default_factory=list)
+    ids: dict[str, int] = field(default_factory=dict)  # feedback that was counted, and in which minute
+    applied: list[int] = field(default_factory=lambda: [-1, -1])
+    published: Windows | None = None  # the windows of the last snapshot
+    providers_due: bool = False  # something was counted since the snapshots per provider were published
+
+    def add(self, minute: int, cells: Cells, signals: Sequence[panes.Signal], ids: Iterable[str] = ()) -> None:
+        """Take in what was counted just now."""
+        self.rolling.add(minute, cells)
+        if signals:
+            self.recent = panes.newest(self.recent, signals)
+        self.ids.update(dict.fromkeys(ids, minute))
+        self.providers_due = True
+
+    def forget(self, now_minute: int) -> None:
+        """Drop ids whose panes are over."""
+        oldest = now_minute - KEPT_MIN
+        self.ids = {one: minute for one, minute in self.ids.items() if minute >= oldest}
+
+
+def rebuilt(found: Iterable[tuple[int, panes.Pane]]) -> Live:
+    """The running sums of a campaign from its panes, each with its minute."""
+    live = Live(providers_due=True)
+    signals: list[panes.Signal] = []
+    for minute, pane in found:
+        live.rolling.add(minute, panes.cells_of(pane))
+        signals += panes.recent_of(pane)
+        live.ids.update(dict.fromkeys(panes.ids_of(pane), minute))
+        live.applied = [max(pair) for pair in zip(live.applied, panes.applied(pane), strict=True)]
+    live.recent = panes.newest([], sorted(signals, key=lambda one: one[5]))
+    return live

@@ -1,0 +1,72 @@
+"""What agents ask of the world, in their own words; the real ones are in ``streams``, tests bring doubles."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from policy.templates import BadContent, Template
+from schemas.base import Record
+from schemas.reputation import Control, RatesSnapshot
+from schemas.sending import Campaign
+
+
+class Message(Protocol):
+    """A record as it was consumed."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: Any  # Any: bytes or None, but Faust types it more widely
+    value: Any
+    headers: Any
+
+
+class Publish(Protocol):
+    """Sends records; a record that does not arrive ends the process, so nobody waits for it here."""
+
+    async def publish(
+        self,
+        topic: str,
+        record: Record,
+        *,
+        key: str | None = None,
+        partition: int | None = None,
+        headers: Sequence[tuple[str, bytes]] | None = None,
+    ) -> None:
+        """Send one record; a partition that is given wins over the key."""
+
+    async def forward(
+        self, topic: str, value: bytes, *, key: str, headers: Sequence[tuple[str, bytes]] | None = None
+    ) -> None:
+        """Send bytes as they came, under another key."""
+
+
+class Known(Protocol):
+    """What is known of campaigns: the catalogue."""
+
+    @property
+    def campaigns(self) -> Mapping[str, Campaign]:
+        """By campaign id."""
+
+    @property
+    def templates(self) -> Mapping[tuple[str, str], Template | BadContent]:
+        """By campaign and content id."""
+
+    @property
+    def controls(self) -> Mapping[str, Control]:
+        """By campaign id."""
+
+    @property
+    def rates(self) -> Mapping[str, RatesSnapshot]:
+        """By scope."""
+
+    def suppressed(self, address_hash: str, campaign: str) -> str | None:
+        """Why an address gets no mail of a campaign."""
+
+    async def caught_up(self, timeout_s: float) -> bool:
+        """Wait until everything is in that was published before this call."""
+
+
+def now_ms() -> int:
+    """The time, in milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,188 @@
+"""Validate: a send request becomes admitted messages on their way, and refusals that say what to fix.
+
+Whatever a request holds, it never stops those behind it: what cannot be read becomes a dead letter and a refusal,
+and what makes our own code fail becomes a dead letter too.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import msgspec
+import structlog
+
+from agents.ports import Known, Message, Publish, now_ms
+from agents.route import Route
+from agents.setting_aside import Aside
+from policy.admission import Admission, admit
+from policy.screens import Screen
+from policy.tokens import Keys
+from schemas.codec import DecodedRequest, Malformed, decode_request
+from schemas.sending import Refused
+from schemas.topics import REFUSED
+from streams.dead_letters import headers_length
+from streams.metrics import Metrics
+
+log = structlog.get_logger()
+
+BARRIER_WITHIN_S = 5.0
+MAX_HEADERS_BYTES = 16_384  # they are passed on with every frame and refusal
+_ID_LENGTH = 128
+_REQUEST_ID_LENGTH = 200
+_EXPLAIN_LENGTH = 1000
+
+
+class _Ids(msgspec.Struct):
+    """What a request that cannot be read may still be known by to those who sent it."""
+
+    request_id: Any = None  # Any: whatever they wrote
+    campaign: Any = None
+
+
+class Validate:
+    """Handles one request after the other."""
+
+    def __init__(
+        self,
+        *,
+        known: Known,
+        outlet: Publish,
+        route: Route,
+        keys: Keys,
+        metrics: Metrics,
+        screens: Sequence[Screen] = (),
+    ) -> None:
+        self._known = known
+        self._outlet = outlet
+        self._route = route
+        self._keys = keys
+        self._metrics = metrics
+        self._screens = screens
+        self._aside = Aside(outlet, metrics)
+
+    async def handle(self, message: Message) -> None:
+        """Admit or refuse each recipient of a request; whatever is wrong with it stays with it."""
+        now = now_ms()
+        match _read(message):
+            case Malformed() as malformed:
+                await self._unreadable(message, malformed, now)
+            case request:
+                await self._wait_until_known(request)
+                try:
+                    admission = self._admission(request, now)
+                except Exception as failed:
+                    log.exception("validate failed", partition=message.partition, offset=message.offset)
+                    await self._aside.failed(message, "validate", failed)
+                    self._metrics.requests.labels("dead_letter").inc()
+                else:
+                    await self._send(message, request, admission, now)
+
+    async def _wait_until_known(self, request: DecodedRequest) -> None:
+        """Before a campaign or content counts as unknown: the copy may be some milliseconds behind the topics."""
+        wanted = (request.request.campaign, request.request.content)
+        if wanted[0] in self._known.campaigns and wanted in self._known.templates:
+            return
+        while not await self._known.caught_up(BARRIER_WITHIN_S):
+            log.warning("waiting for the catalogue")
+            await asyncio.sleep(0.1)
+
+    def _admission(self, request: DecodedRequest, now: int) -> Admission:
+        wanted = request.request
+        admission = admit(
+            request,
+            campaign=self._known.campaigns.get(wanted.campaign),
+            template=self._known.templates.get((wanted.campaign, wanted.content)),
+            suppressed=partial(self._known.suppressed, campaign=wanted.campaign),
+            keys=self._keys,
+            now=now,
+            screens=self._screens,
+        )
+        control = self._known.controls.get(wanted.campaign)
+        if control is not None and control.state == "retired":
+            return _all_refused(admission, request, now)
+        return admission
+
+    async def _send(self, message: Message, request: DecodedRequest, admission: Admission, now: int) -> None:
+        headers = message.headers or ()
+        unrouted = await self._route.send(admission, request, headers=headers, now=now)
+        await self._refuse([*admission.refused, *unrouted], headers)
+        self._metrics.requests.labels("admitted" if admission.messages else "refused").inc()
+        self._metrics.admitted.inc(len(admission.messages) - len(unrouted))
+
+    async def _unreadable(self, message: Message, malformed: Malformed, now: int) -> None:
+        ids = _ids(message.value) if malformed.reason != "too_large" else _Ids()
+        refused = Refused(
+            request_id=_short_text(ids.request_id, _REQUEST_ID_LENGTH),
+            message_id=None,
+            campaign=_short_text(ids.campaign, _ID_LENGTH),
+            address_hash=None,
+            stage="decode",
+            reason=malformed.reason,
+            explain=malformed.explain,
+            at=now,
+        )
+        await self._refuse([refused], message.headers or ())
+        await self._aside.malformed(message, malformed)
+        self._metrics.requests.labels("dead_letter").inc()
+
+    async def _refuse(self, refusals: Sequence[Refused], headers: Sequence[tuple[str, bytes]]) -> None:
+        for refused in map(_bounded, refusals):
+            await self._outlet.publish(REFUSED, refused, key=refused.request_id, headers=headers)
+            self._metrics.refused.labels(refused.reason).inc()
+
+
+def _all_refused(admission: Admission, request: DecodedRequest, now: int) -> Admission:
+    """A retired campaign sends nothing again: its topic would only fill up."""
+    campaign = request.request.campaign
+    refused = [
+        Refused(
+            request_id=request.request.request_id,
+            message_id=message.message_id,
+            campaign=campaign,
+            address_hash=message.address_hash,
+            stage="validate",
+            reason="retired_campaign",
+            explain=f"campaign {campaign} is retired and sends nothing again; ask for it under a new campaign id",
+            at=now,
+        )
+        for message in admission.messages
+    ]
+    return Admission(messages=[], refused=[*admission.refused, *refused])
+
+
+def _read(message: Message) -> DecodedRequest | Malformed:
+    """Decode a request, and bound what travels on with each of its refusals: ids and headers."""
+    headers = headers_length(message.headers or ())
+    if headers > MAX_HEADERS_BYTES:
+        return Malformed(
+            reason="too_large",
+            explain=f"the Kafka headers have {headers:,} bytes, the limit is {MAX_HEADERS_BYTES:,}; send fewer",
+        )
+    request = decode_request(message.value)
+    if isinstance(request, DecodedRequest):
+        for field in ("campaign", "content"):
+            length = len(getattr(request.request, field))
+            if length > _ID_LENGTH:
+                explain = f"field {field} of SendRequest has {length:,} characters, the limit is {_ID_LENGTH}"
+                return Malformed(reason="wrong_field", explain=explain)
+    return request
+
+
+def _ids(raw: bytes | None) -> _Ids:
+    try:
+        return msgspec.json.decode(raw or b"", type=_Ids)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _Ids()
+
+
+def _short_text(value: object, length: int) -> str | None:
+    return value if isinstance(value, str) and 0 < len(value) <= length else None
+
+
+def _bounded(refused: Refused) -> Refused:
+    """A refusal that fits its topic, whatever the request held."""
+    if len(refused.explain) <= _EXPLAIN_LENGTH and len(refused.message_id or "") <= _ID_LENGTH:
+        return refused
+    kept = refused.message_id if len(refused.message_id or "") <= _ID_LENGTH else None
+    return msgspec.structs.replace(refused, explain=refused.explain[:_EXPLAIN_LENGTH], message_id=kept)
