@@ -37,7 +37,7 @@ def with_kafka(settings: Settings, work: Callable[[str], Coroutine[Any, Any, T]]
             raise OutsideFailed(f"Kafka at {bootstrap}: {type(failed).__name__}: {failed}") from failed
         except TimeoutError as failed:
             raise OutsideFailed(
-                f"Kafka at {bootstrap} did not answer in time {failed}; if it is new, first run: mailcordon topics create"
+                f"Kafka at {bootstrap} did not answer in time; if it is new, first run: mailcordon topics create"
             ) from failed
 
 

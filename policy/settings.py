@@ -107,6 +107,9 @@ class Settings:
     secret_file: Path | None = _setting(
         None, Path, "keys for address hashes and signed return paths; unset makes one in the data folder", "path"
     )
+    dkim_folder: Path | None = _setting(
+        None, Path, "DKIM keys, DOMAIN/SELECTOR.pem; unset takes the folder dkim beside the secret file", "path"
+    )
     backend: str = _setting("process", _one_of("process", "kubernetes"), "where senders run")
     smtp_routes: Mapping[str, Endpoint] = _setting(
         {}, routes, "fixed next hops instead of MX look-up", "domain=host:port,…"

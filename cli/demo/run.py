@@ -19,11 +19,11 @@ from cli import recipients as recipient_lists
 from cli.access import now_ms, producer, publish
 from cli.account import Account, Delivery, draw_up
 from cli.campaigns import register
+from cli.controller_role import local_senders
 from cli.demo import lists
 from cli.demo.show import Show
 from cli.demo.watch import Watch
 from cli.failures import OutsideFailed
-from cli.roles import end_senders
 from cli.settings import as_environment, data_folder
 from cli.supervisor import Program, Supervisor
 from policy.naming import campaign_name
@@ -105,7 +105,7 @@ async def run(settings: Settings, course: Course) -> bool:
             guard.cancel()
             if stage is not None:
                 await supervisor.stop(*[name for name in ("controller",) if name in supervisor.pids()])
-                await end_senders(stage.settings)
+                await local_senders(stage.settings, bootstrap=own_kafka.bootstrap).stop_all(grace_s=4.0)
             await supervisor.stop()
             await asyncio.to_thread(stack.close)
             if not course.keep:

@@ -1,0 +1,201 @@
+"""The roles as commands: worker, controller, sender, return path, simulated providers."""
+
+import asyncio
+from pathlib import Path
+
+import click
+
+from cli import broker as brokers
+from cli import logs, secrets
+from cli.access import say
+from cli.controller_role import run_controller
+from cli.failures import OutsideFailed, WrongUse
+from cli.lifetime import end_with
+from cli.return_path_role import run_return_path
+from cli.sender_role import run_sender
+from cli.settings import setting_options
+from policy.settings import Endpoint, Settings, WrongSetting, endpoint, routes
+from policy.tokens import Keys
+from smtp import simulate
+from smtp.simulate.config import TRAP_DOMAIN
+from streams.runtime import run as run_app
+
+FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+
+
+def _begin(settings: Settings, role: str) -> Keys:
+    """What every role does first: logging, when to end, the installation's keys."""
+    logs.configure(level=settings.log_level, form=settings.log_format, role=role)
+    end_with(settings.exit_with)
+    return secrets.load_or_make(brokers.secret_file(settings))
+
+
+def _ended(code: int, role: str) -> None:
+    if code:
+        raise OutsideFailed(f"{role} ended with an error, see its log above; nothing that it had taken is lost")
+
+
+@click.command()
+@setting_options("web", "partitions", "outbound_partitions", "replication", "providers", "grace_s", "exit_with")
+def worker(settings: Settings) -> None:
+    """Validate, route, tally, judge: one of as many workers as there are partitions.
+
+    Serves /stats/, /stats/campaigns/ID, /healthz, /readyz and /metrics; every worker gives the same answers.  Ends
+    on SIGTERM, when what it had taken is finished.
+
+    \b
+    Example:
+      mailcordon worker --kafka kafka-1:9092 --secret-file /run/secrets/mailcordon.json --web 0.0.0.0:6066
+    """
+    from agents.worker_app import worker_app  # Faust is heavy, and only the apps need it
+
+    keys = _begin(settings, "worker")
+    with brokers.broker(settings, say) as bootstrap:
+        try:
+            app = worker_app(settings, keys, bootstrap=bootstrap)
+        except WrongSetting as wrong:
+            raise WrongUse(str(wrong)) from wrong
+        code = run_app(app)
+    _ended(code, "worker")
+
+
+@click.command()
+@setting_options(
+    "backend", "controller_web", "partitions", "namespace", "image", "grace_s", "exit_with", "sender_web", "smtp_routes"
+)
+def controller(settings: Settings) -> None:
+    """Make Kubernetes (or this machine's processes) agree with what was decided, and keep it so.
+
+    Every campaign that is known gets its sender; one that is isolated or retired loses it.  What it finds changed
+    by others it puts right.  Safe with two running.
+
+    \b
+    Examples:
+      mailcordon controller --backend kubernetes --namespace mail --kafka kafka-1:9092
+      mailcordon controller --backend process
+    """
+    _begin(settings, "controller")
+    with brokers.broker(settings, say) as bootstrap:
+        code = run_controller(settings, bootstrap=bootstrap)
+    _ended(code, "controller")
+
+
+@click.command()
+@click.option("--campaign", required=True, metavar="ID", help="The campaign whose mail is sent.")
+@click.option("--name", metavar="NAME", help="Stands in every result; tells replicas apart.  Default: from the host.")
+@setting_options(
+    "smtp_routes",
+    "allow_private_mx",
+    "connections",
+    "deaf_after_s",
+    "grace_s",
+    "hostname",
+    "bind",
+    "dkim_folder",
+    "sender_web",
+    "providers",
+    "exit_with",
+)
+def sender(settings: Settings, campaign: str, name: str | None) -> None:
+    """Send the mail of one campaign: Kafka in, SMTP out.
+
+    Obeys mail.control before every MAIL FROM, and sends nothing while it cannot hear it.  Normally the controller
+    starts senders; by hand it is good for a closer look.  Ends on SIGTERM, when what is in flight has its answer.
+
+    \b
+    Example:
+      mailcordon sender --campaign spring-sale --smtp-routes "*=127.0.0.1:2525"
+    """
+    keys = _begin(settings, "sender")
+    folder = settings.dkim_folder or brokers.secret_file(settings).parent / "dkim"
+    with brokers.broker(settings, say) as bootstrap:
+        asyncio.run(run_sender(settings, campaign, keys, bootstrap=bootstrap, dkim_folder=folder, name=name))
+
+
+@click.command(name="return-path")
+@click.option("--certificate", type=FILE, help="PEM file; with --key it offers STARTTLS.")
+@click.option("--key", type=FILE, help="PEM file of the certificate's key.")
+@setting_options("return_path", "return_path_web", "own_domains", "trap_domains", "hostname", "grace_s", "exit_with")
+def return_path(settings: Settings, certificate: Path | None, key: Path | None) -> None:
+    """Listen for bounces, complaints and trap mail, and make events of them.
+
+    Takes mail for the campaigns' return path domains, --own-domains and --trap-domains, and relays nothing.  Answers
+    250 only after Kafka has the event.  Reports without our signature are set aside as dead letters.
+
+    \b
+    Example:
+      mailcordon return-path --return-path 0.0.0.0:25 --trap-domains traps.example --hostname mx.shop.example
+    """
+    if (certificate is None) != (key is None):
+        raise click.UsageError("--certificate and --key belong together")
+    keys = _begin(settings, "return-path")
+    with brokers.broker(settings, say) as bootstrap:
+        asyncio.run(run_return_path(settings, keys, bootstrap=bootstrap, certificate=certificate, key=key))
+
+
+@click.command(name="simulate-providers", epilog=simulate.table())
+@click.option(
+    "--listen",
+    multiple=True,
+    metavar="DOMAIN=HOST:PORT",
+    help="A provider's domain and where it listens; repeat it.  Default: all of them on free ports of 127.0.0.1.",
+)
+@click.option("--log-folder", required=True, type=click.Path(path_type=Path, file_okay=False), help="Their logs.")
+@click.option("--hand-back-to", metavar="HOST:PORT", help="The return path: gets bounces, complaints and trap mail.")
+@click.option("--seed", default=1, show_default=True, help="The same seed, the same fate for the same messages.")
+@click.option("--grey", default=5.0, show_default=True, help="Seconds after which greylisting lets a message in.")
+@click.option("--slow", default=3.0, show_default=True, help="Seconds that a slow recipient takes.")
+@click.option("--late", default=1.0, show_default=True, help="Seconds until a late bounce is sent back.")
+@click.option("--complain", default=1.0, show_default=True, help="Seconds until a complaint is sent back.")
+@click.option("--starttls", is_flag=True, help="Offer STARTTLS with a certificate made at start.")
+@setting_options("trap_domains", "exit_with")
+def simulate_providers(
+    settings: Settings,
+    listen: tuple[str, ...],
+    log_folder: Path,
+    hand_back_to: str | None,
+    seed: int,
+    grey: float,
+    slow: float,
+    late: float,
+    complain: float,
+    starttls: bool,
+) -> None:
+    """Simulate mailbox providers on this machine, to try a set-up before real mailboxes see it.
+
+    Prints one line of JSON when all listen, with the routes to use.  What becomes of a message is said by the
+    recipient's local part.
+
+    \b
+    Example:
+      mailcordon simulate-providers --log-folder /tmp/providers --hand-back-to 127.0.0.1:2600
+    """
+    logs.configure(level=settings.log_level, form=settings.log_format, role="providers")
+    end_with(settings.exit_with)
+    config = simulate.Config(
+        logs=log_folder,
+        return_path=_endpoint("--hand-back-to", hand_back_to) if hand_back_to else None,
+        trap_domains=settings.trap_domains or (TRAP_DOMAIN,),
+        seed=seed,
+        grey_s=grey,
+        slow_s=slow,
+        late_s=late,
+        complain_s=complain,
+        starttls=starttls,
+    )
+    if listen:
+        try:
+            config = simulate.listen_by_domain(config, routes(",".join(listen)))
+        except ValueError as wrong:
+            raise click.UsageError(f"--listen: {wrong}") from wrong
+    try:
+        asyncio.run(simulate.run(config, say=click.echo))
+    except OSError as failed:
+        raise OutsideFailed(f"the simulated providers cannot listen: {failed}") from failed
+
+
+def _endpoint(option: str, text: str) -> Endpoint:
+    try:
+        return endpoint(text)
+    except ValueError as wrong:
+        raise click.UsageError(f"{option}: {wrong}") from wrong

@@ -1,0 +1,142 @@
+"""The sender role, put together: its Kafka side, its SMTP side, the catalogue, metrics, and when it ends."""
+
+import asyncio
+import contextlib
+import random
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
+
+import structlog
+
+from cli.lifetime import told_to_end
+from policy.addresses import hostname
+from policy.naming import campaign_name
+from policy.providers import Providers
+from policy.settings import Settings
+from policy.tokens import Keys
+from schemas.topics import CAMPAIGNS, CONTENTS, CONTROL, SUPPRESSIONS
+from smtp.client import Bounds as HopBounds
+from smtp.client import SmtpMailer
+from smtp.dkim import Key, keys_for
+from smtp.mx import NextHops
+from smtp.sending.compose import Composer
+from smtp.sending.ports import SystemClock
+from smtp.sending.sender import Bounds, Sender
+from smtp.session import Opener
+from streams.catalogue import Catalogue
+from streams.probe import Probe
+from streams.sender_kafka import SESSION_S, KafkaInbox, KafkaLedger, KafkaResults, Writer
+
+log = structlog.get_logger()
+
+BOARD = (CAMPAIGNS, CONTENTS, SUPPRESSIONS, CONTROL)
+
+
+async def run_sender(
+    settings: Settings,
+    campaign: str,
+    keys: Keys,
+    *,
+    bootstrap: str,
+    dkim_folder: Path,
+    name: str | None = None,
+    session_s: float = SESSION_S,
+    end: Callable[[], Awaitable[None]] = told_to_end,
+) -> None:
+    """Send one campaign's mail until ``end`` returns; raises what made it impossible to go on.
+
+    ``dkim_folder`` holds the signing keys, ``DOMAIN/SELECTOR.pem``.  ``name`` stands in every result; it should tell
+    replicas apart.
+    """
+    name = name or f"{campaign_name(campaign)}@{socket.gethostname()}"
+    async with contextlib.AsyncExitStack() as stack:
+        ending = asyncio.ensure_future(end())
+        stack.callback(ending.cancel)
+        catalogue = Catalogue(bootstrap, BOARD, client_id=f"{name}-board", campaign=campaign)
+        stack.push_async_callback(catalogue.stop)
+        writer = Writer(bootstrap, client_id=name)
+        stack.push_async_callback(writer.stop)
+        if not await _unless_ended(_begin(catalogue, writer), ending):
+            return
+        find_keys = _find_keys(dkim_folder)
+        if (known := catalogue.campaigns.get(campaign)) is not None:
+            find_keys(known.from_.address.rpartition("@")[2].lower())  # a key that cannot sign is told now
+        sender = Sender(
+            campaign=campaign,
+            name=name,
+            inbox=KafkaInbox(
+                bootstrap, campaign, writer, client_id=name, session_s=session_s, drain_s=settings.grace_s + 10
+            ),
+            ledger=KafkaLedger(bootstrap, campaign, writer, client_id=name),
+            results=KafkaResults(writer),
+            board=catalogue,
+            mailer=SmtpMailer(
+                NextHops(settings.smtp_routes, allow_private=settings.allow_private_mx),
+                Opener(hostname=await _own_hostname(settings), bind=settings.bind),
+                bounds=HopBounds(sessions=settings.connections),
+            ),
+            composer=Composer(keys, find_keys=find_keys),
+            providers=Providers(settings.providers),
+            clock=SystemClock(),
+            jitter=lambda: random.uniform(-1.0, 1.0),
+            bounds=Bounds(
+                connections=settings.connections, grace_s=settings.grace_s, deaf_after_s=settings.deaf_after_s
+            ),
+        )
+        async with _probed(settings, sender):
+            ending.add_done_callback(lambda _: sender.stop())
+            await sender.run()
+
+
+async def _begin(catalogue: Catalogue, writer: Writer) -> None:
+    async with asyncio.TaskGroup() as both:
+        both.create_task(catalogue.start())
+        both.create_task(writer.start())
+
+
+async def _unless_ended(work: Awaitable[None], ending: "asyncio.Future[None]") -> bool:
+    """Do the work; False, with the work given up, when the end comes first."""
+    working = asyncio.ensure_future(work)
+    await asyncio.wait({working, ending}, return_when=asyncio.FIRST_COMPLETED)
+    if working.done():
+        working.result()
+        return not ending.done()
+    working.cancel()
+    await asyncio.wait({working})
+    return False
+
+
+@contextlib.asynccontextmanager
+async def _probed(settings: Settings, sender: Sender) -> AsyncIterator[None]:
+    probe = Probe(
+        settings.sender_web,
+        sender.metrics.registry,
+        unhealthy=lambda: None,
+        unready=lambda: None if sender.is_ready else "no partitions, or their ledgers are not read yet",
+    )
+    await probe.start()
+    log.info("metrics and health", port=probe.port)
+    try:
+        yield
+    finally:
+        await probe.stop()
+
+
+async def _own_hostname(settings: Settings) -> str:
+    found = settings.hostname or await asyncio.to_thread(socket.getfqdn)
+    return hostname(found) or "localhost"
+
+
+def _find_keys(folder: Path) -> Callable[[str], Sequence[Key]]:
+    """Look up a domain's keys; that there are none is said once per domain."""
+    unsigned: set[str] = set()
+
+    def find(domain: str) -> Sequence[Key]:
+        keys = keys_for(folder, domain)
+        if not keys and domain not in unsigned:
+            unsigned.add(domain)
+            log.warning("mail is not signed: no DKIM key", domain=domain, folder=str(folder / domain))
+        return keys
+
+    return find
