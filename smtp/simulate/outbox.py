@@ -56,6 +56,7 @@ class Outbox:
         self._numbers = 0
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._is_stopping = False
         for parcel in waiting:
             self._push(parcel.due, parcel, 0)
 
@@ -79,6 +80,8 @@ class Outbox:
 
     async def stop(self) -> None:
         """Stop sending; what waits stays in the file for the next start."""
+        self._is_stopping = True  # a cancellation alone can get lost in a client that is just connecting
+        self._changed.set()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -89,21 +92,23 @@ class Outbox:
         heapq.heappush(self._heap, (due, self._numbers, parcel, attempt))
         self._changed.set()
 
-    async def _next(self) -> tuple[Parcel, int]:
-        while True:
+    async def _next(self) -> tuple[Parcel, int] | None:
+        while not self._is_stopping:
             left_s = (self._heap[0][0] - _now_ms()) / 1000 if self._heap else None
             if left_s is not None and left_s <= 0:
                 _due, _number, parcel, attempt = heapq.heappop(self._heap)
                 return parcel, attempt
             self._changed.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), left_s)
+                async with asyncio.timeout(left_s):
+                    await self._changed.wait()
+        return None
 
     async def _work(self) -> None:
         client: aiosmtplib.SMTP | None = None
         try:
-            while True:
-                parcel, attempt = await self._next()
+            while (found := await self._next()) is not None:
+                parcel, attempt = found
                 try:
                     client = client if client is not None and client.is_connected else await self._connected()
                     await client.sendmail(parcel.mail_from, [parcel.rcpt], parcel.raw)
