@@ -22,7 +22,8 @@ _ACTIONS: dict[str, Action] = {
     "expanded": "expanded",
 }
 _BLANK_LINES = re.compile(r"\n[ \t]{0,20}\n")
-_MAX_NOTICE_LINES = 2_000
+_MAX_NOTICE_LINES = 300
+_MAX_NOTICE_LINE = 400
 _STARTS_WITH_ADDRESS = re.compile(r"\s{0,40}<?([^\s<>@:]{1,64}@[^\s<>@:]{1,255})>?(?::|\s{0,40}\Z)")
 _TYPED = re.compile(r"\A\s{0,20}[A-Za-z0-9-]{1,30}\s{0,5};")
 _REPLY = re.compile(r"(?:\A|\s)([245]\d\d)(?:[ -]+#?([245]\.\d{1,3}\.\d{1,3}))?(?=[\s:;,-]|\Z)")
@@ -51,13 +52,13 @@ def findings(message: Message) -> list[Finding] | None:
     if status is None:
         return None
     notice = message.first("text/plain")
-    text = notice.text() if notice is not None else ""
+    told = [line[:_MAX_NOTICE_LINE] for line in (notice.text() if notice else "").split("\n")[:_MAX_NOTICE_LINES]]
     clues = clues_of(message)
     blocks = [read_fields(block) for block in _BLANK_LINES.split(status.text())[: 2 * MAX_RECIPIENTS]]
     recipients = [block for block in blocks if block.get("action") or block.get("final-recipient")][:MAX_RECIPIENTS]
     if not recipients:
         return [Unclear(reason="no_recipient_block", explain="the delivery status names no recipient", clues=clues)]
-    return [_bounce(block, text, clues) for block in recipients]
+    return [_bounce(block, told, clues) for block in recipients]
 
 
 def clues_of(message: Message) -> Clues:
@@ -100,7 +101,7 @@ def gave_up_waiting(text: str) -> bool:
     return _EXPIRED.search(text[:1_500]) is not None
 
 
-def _bounce(block: Fields, notice: str, clues: Clues) -> Bounce:
+def _bounce(block: Fields, notice: list[str], clues: Clues) -> Bounce:
     final = bare(block.get("final-recipient") or "")
     recipient = bare(block.get("original-recipient") or "") or final or None
     action = _ACTIONS.get((block.get("action") or "").split(" ")[0].strip().lower(), "failed")
@@ -139,13 +140,13 @@ def _most_telling(said: str | None, status: str | None) -> str | None:
     return status or said
 
 
-def _lines_about(recipient: str | None, notice: str) -> str:
+def _lines_about(recipient: str | None, notice: list[str]) -> str:
     """The lines of the human part that tell about a recipient: its own, and the indented ones below it."""
     if not recipient:
         return ""
     wanted = recipient.lower()
     about: list[str] = []
-    for line in notice.split("\n")[:_MAX_NOTICE_LINES]:
+    for line in notice:
         if not about:
             place = line.lower().find(wanted)
             if place >= 0:

@@ -141,19 +141,19 @@ def _walk(fields: Fields, body: bytes, parts: list[Part], *, depth: int) -> None
 
 def _pieces(body: bytes, delimiter: bytes) -> Iterator[bytes]:
     """The parts between the delimiter lines of a multipart (RFC 2046 5.1); the last one may be cut off."""
+    body, at_line_start = b"\n" + body, b"\n" + delimiter
     start: int | None = None
-    at = body.find(delimiter)
+    at = body.find(at_line_start)
     while at >= 0:
-        after = at + len(delimiter)
+        after = at + len(at_line_start)
         end_of_line = body.find(b"\n", after, after + _LONGEST_TAIL)
         rest = body[after : end_of_line if end_of_line >= 0 else after + _LONGEST_TAIL].strip()
-        at_line_start = at == 0 or body[at - 1 : at] == b"\n"
-        if at_line_start and rest in {b"", b"--"}:
+        if rest in {b"", b"--"}:
             if start is not None:
-                yield body[start:at].removesuffix(b"\n").removesuffix(b"\r")
+                yield body[start:at].removesuffix(b"\r")
             if rest == b"--" or end_of_line < 0:
                 return
             start = end_of_line + 1
-        at = body.find(delimiter, after)
+        at = body.find(at_line_start, end_of_line if end_of_line >= 0 else after)
     if start is not None:
         yield body[start:]

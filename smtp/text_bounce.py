@@ -22,7 +22,7 @@ _STILL_TRYING = re.compile(
     re.IGNORECASE,
 )
 _ADDRESS_LINE = re.compile(r"\A\s{0,8}<?([^\s<>@:]{1,64}@[^\s<>@:]{1,255})>?:?\s{0,20}\Z")
-_COPY_BEGINS = re.compile(r"\A-{2,}.{0,60}(?:copy of the message|original message|message headers)", re.IGNORECASE)
+_COPY_BEGINS = re.compile(r"\A-{2,80}.{0,60}(?:copy of the message|original message|message headers)", re.IGNORECASE)
 
 
 def findings(message: Message) -> list[Finding]:
@@ -40,7 +40,7 @@ def findings(message: Message) -> list[Finding]:
     found: list[Finding] = []
     lines = iter(notice)
     for line in lines:
-        address = _ADDRESS_LINE.match(line)
+        address = _ADDRESS_LINE.match(line[:400])
         if address is None:
             continue
         said = []
@@ -70,6 +70,6 @@ def _apart(text: str) -> tuple[list[str], str]:
     """The notice, and the copy of the message below its dividing line."""
     lines = text.split("\n")[:_MAX_LINES]
     for number, line in enumerate(lines):
-        if _COPY_BEGINS.match(line):
+        if _COPY_BEGINS.match(line[:200]):
             return lines[:number], "\n".join(lines[number + 1 :]).strip().partition("\n\n")[0]
     return lines, ""
