@@ -11,14 +11,14 @@ import structlog
 from policy.providers import Providers
 from schemas.delivery import DeliveryResult
 from schemas.sending import Campaign
-from smtp.attempts import Attempt, Envelope, Mailer, Withheld
+from smtp.attempts import Attempt, Envelope, Mailer, Reply, Withheld
 from smtp.messages import Unsendable
 from smtp.sending.backlog import Backlog, Job
 from smtp.sending.compose import Composer
 from smtp.sending.gate import Gate
 from smtp.sending.memory import WITHHELD
 from smtp.sending.metrics import SenderMetrics
-from smtp.sending.outcomes import UNCERTAIN, Known, Terms, result_of
+from smtp.sending.outcomes import INTERNAL, UNCERTAIN, Known, Terms, result_of, tried_again
 from smtp.sending.pace import Bucket
 from smtp.sending.ports import Board, Clock, Inbox
 from smtp.sending.recorder import Recorder
@@ -65,29 +65,47 @@ class Delivery:
         self.begins_nothing = False
 
     async def deliver(self, job: Job) -> None:
-        """Send one message, or find out that it must not or cannot be sent now."""
+        """Send one message, or find out that it must not or cannot be sent now.
+
+        A message that makes us fail before anything was sent is tried again later, like any trouble that may pass:
+        it must neither stop its neighbours nor bounce for a mistake of ours.
+        """
         campaign = self._gate.campaign
         if campaign is None:  # then the gate closes, too
             self._backlog.put_back(job)
             return
-        if self._is_over(job, campaign):
+        try:
+            envelope = await self._prepared(job, campaign)
+        except Exception:  # whatever it is, it is about this message, and it is logged
+            log.exception("message cannot be prepared", campaign=campaign.campaign, message_id=job.message_id)
+            failed = Reply(stage="resolve", text="mailcordon failed to prepare the message; its log says why")
+            terms = self._terms(job, campaign)
+            self._settle(job, tried_again(self._known(job), failed, INTERNAL, terms, self._jitter()))
             return
-        if closed_for_s := self._mailer.closed_for_s(job.domain):
-            now = self._clock.now()
-            self._backlog.put(job, due=now + max(1, round(closed_for_s * 1000)), now=now)
-            return
-        if not await self._turn(job):
-            self._backlog.put_back(job)
-            return
-        envelope = await self._composed(job, campaign)
-        if isinstance(envelope, Unsendable):
-            self._settle(job, self._known(job).result("bounced", category=envelope.reason, text=envelope.explain))
+        if envelope is None:
             return
         await self._recorder.intend(job)
         began = self._clock.monotonic()
         attempt = await self._mailer.send(envelope, go=lambda: self._may_begin(job))
         self._metrics.attempt_s.observe(self._clock.monotonic() - began)
         self._conclude(job, attempt, campaign)
+
+    async def _prepared(self, job: Job, campaign: Campaign) -> Envelope | None:
+        """The envelope when the message's turn has come; None when it is settled or waits again."""
+        if self._is_over(job, campaign):
+            return None
+        if closed_for_s := self._mailer.closed_for_s(job.domain):
+            now = self._clock.now()
+            self._backlog.put(job, due=now + max(1, round(closed_for_s * 1000)), now=now)
+            return None
+        if not await self._turn(job):
+            self._backlog.put_back(job)
+            return None
+        envelope = await self._composed(job, campaign)
+        if isinstance(envelope, Unsendable):
+            self._settle(job, self._known(job).result("bounced", category=envelope.reason, text=envelope.explain))
+            return None
+        return envelope
 
     def conclude_in_doubt(self, job: Job) -> None:
         """The message has an intent of an earlier sender and no result, and must not be sent twice."""

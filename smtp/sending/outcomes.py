@@ -15,6 +15,8 @@ from smtp.attempts import Impossible, Reply, Uncertain
 
 UNCERTAIN = "uncertain"
 """The class of an attempt whose fate is unknown."""
+INTERNAL = "internal_error"
+"""The class of an attempt that we failed at ourselves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,14 +84,14 @@ def result_of(attempt: Reply | Uncertain | Impossible, known: Known, *, terms: T
         case Uncertain():
             if terms.in_doubt == "hold":
                 return known.result("in_doubt", attempt, category=UNCERTAIN)
-            return _tried_again(known, attempt, UNCERTAIN, terms, jitter)
+            return tried_again(known, attempt, UNCERTAIN, terms, jitter)
         case Reply():
             if attempt.accepted:
                 return known.result("accepted", attempt)
             category, is_final = _read(attempt, known.provider)
             if is_final:
                 return known.result("bounced", attempt, category=category)
-            return _tried_again(known, attempt, category, terms, jitter)
+            return tried_again(known, attempt, category, terms, jitter)
         case _:
             assert_never(attempt)
 
@@ -102,9 +104,8 @@ def _read(reply: Reply, provider: str) -> tuple[str, bool]:
     return reading.category, reading.final
 
 
-def _tried_again(
-    known: Known, attempt: Reply | Uncertain, category: str, terms: Terms, jitter: float
-) -> DeliveryResult:
+def tried_again(known: Known, attempt: Reply | Uncertain, category: str, terms: Terms, jitter: float) -> DeliveryResult:
+    """Deferred to the next attempt, or expired if that would come too late."""
     due = next_attempt(
         attempt=known.number,
         category=category,

@@ -528,6 +528,26 @@ class SenderContract:
         assert b"Bcc" not in server.taken[0].data
         assert not [line for line in server.heard if b"victim" in line or b"a@b.example" in line]
 
+    async def test_a_message_that_makes_us_fail_waits_and_its_neighbours_are_sent(self, stage: Stage) -> None:
+        stage.control()
+        look_up = stage.board.suppressed
+
+        def suppressed(address_hash: str, campaign: str) -> str | None:
+            if address_hash == "h-poison":
+                raise ValueError("no such hash")
+            return look_up(address_hash, campaign)
+
+        stage.board.suppressed = suppressed  # type: ignore[method-assign]
+        async with scripted(Script()) as server:
+            await stage.send("ann", "poison", "bob")
+            async with stage.sender(server.endpoint):
+                await stage.has_outcomes(2)
+                (result,) = (await stage.told())["m-poison"]
+                assert (result.outcome, result.class_) == ("deferred", "internal_error")
+                stage.board.suppressed = look_up  # type: ignore[method-assign]
+                stage.clock.advance(3600)
+                assert set((await stage.has_outcomes(3)).values()) == {"accepted"}
+
     async def test_a_frame_that_cannot_be_read_is_set_aside_and_its_neighbours_are_sent(self, stage: Stage) -> None:
         stage.control()
         async with scripted(Script()) as server:

@@ -50,6 +50,7 @@ class Script:
     connections: int = 0
     open_now: int = 0
     port: int = 0
+    dot_delay_s: float = 0.0
 
     @property
     def endpoint(self) -> Endpoint:
@@ -89,6 +90,7 @@ class Script:
                 said = self.dot(recipient) if callable(self.dot) else self.dot
                 if said.startswith(b"2") or said in {CLOSE, SILENCE}:
                     self.taken.append(Taken(sender, recipient, data, connection))
+                await asyncio.sleep(self.dot_delay_s)
                 if not await self._answer(reader, writer, said, recipient):
                     return
 
