@@ -32,7 +32,8 @@ LABEL org.opencontainers.image.title="mailcordon" \
 RUN python -m pip uninstall --yes --quiet --root-user-action=ignore pip setuptools wheel \
  && groupadd --gid 10001 mailcordon \
  && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/mailcordon --shell /usr/sbin/nologin mailcordon \
- && install --directory --mode=0700 --owner=mailcordon --group=mailcordon /var/lib/mailcordon /etc/mailcordon/secrets
+ && install --directory --mode=0700 --owner=mailcordon --group=mailcordon /etc/mailcordon/secrets \
+ && install --directory --mode=0755 --owner=mailcordon --group=mailcordon /var/lib/mailcordon
 
 COPY --from=build /opt/mailcordon /opt/mailcordon
 
