@@ -3,7 +3,7 @@
 It says nothing that is secret and takes no orders: three pages, GET only.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -21,8 +21,8 @@ class Probe:
         self._registry = registry
         application = web.Application()
         application.router.add_get("/metrics", self._metrics)
-        application.router.add_get("/healthz", lambda _: _answer(unhealthy()))
-        application.router.add_get("/readyz", lambda _: _answer(unready()))
+        application.router.add_get("/healthz", _page(unhealthy))
+        application.router.add_get("/readyz", _page(unready))
         self._runner = web.AppRunner(application, access_log=None)
         self.port = where.port
 
@@ -41,5 +41,9 @@ class Probe:
         return web.Response(body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
-async def _answer(trouble: str | None) -> web.Response:
-    return web.json_response({"ok": trouble is None, "why": trouble}, status=503 if trouble else 200)
+def _page(trouble: Trouble) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def page(_: web.Request) -> web.Response:
+        why = trouble()
+        return web.json_response({"ok": why is None, "why": why}, status=503 if why else 200)
+
+    return page
