@@ -1,21 +1,44 @@
-"""What the controller counts.  A promise to dashboards: renaming one is a breaking change; no campaign in a label."""
+"""What the controller counts.  The names are promises to dashboards; no campaign is a label.
 
-from prometheus_client import Counter, Gauge, Histogram
+===================================================  =======  =========================================================
+metric                                               labels   meaning
+===================================================  =======  =========================================================
+mailcordon_controller_reconciled_total               result   looks at one sender: nothing_to_do, done, in_progress,
+                                                              stale, temporary, permanent, bug
+mailcordon_controller_control_to_done_seconds        act      from the decision until the place was read back as it asks
+mailcordon_controller_waiting                                 campaigns that wait for a worker now
+mailcordon_controller_delayed                                 campaigns that wait for their next try
+mailcordon_controller_resynced_timestamp_seconds              when all senders were last compared with the decisions
+mailcordon_controller_senders                        state    senders that are there, as of the last resync
+===================================================  =======  =========================================================
+"""
 
-RECONCILED = Counter(
-    "mailcordon_controller_reconciled",
-    "Passes over one campaign, by how they ended: nothing_to_do, done, in_progress, stale, temporary, permanent, bug.",
-    ["result"],
-)
-CONTROL_TO_DONE = Histogram(
-    "mailcordon_controller_control_to_done_seconds",
-    "From the decision (time of its Control) until the place was read back as it asks for, by what was done.",
-    ["act"],
-    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300),
-)
-WAITING = Gauge("mailcordon_controller_waiting", "Campaigns that wait for a worker now.")
-DELAYED = Gauge("mailcordon_controller_delayed", "Campaigns that wait for their next try.")
-RESYNCED_AT = Gauge(
-    "mailcordon_controller_resynced_timestamp_seconds", "When all senders were last compared with the decisions."
-)
-SENDERS = Gauge("mailcordon_controller_senders", "Senders that are there, by state, as of the last resync.", ["state"])
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300)
+
+
+class Metrics:
+    """The metrics of one controller."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry or CollectorRegistry()
+        prefix, registered = "mailcordon_controller", self.registry
+        self.reconciled = Counter(f"{prefix}_reconciled_total", "looks at one sender", ["result"], registry=registered)
+        self.control_to_done = Histogram(
+            f"{prefix}_control_to_done_seconds",
+            "from decision to done",
+            ["act"],
+            buckets=_BUCKETS_S,
+            registry=registered,
+        )
+        self.waiting = Gauge(f"{prefix}_waiting", "campaigns that wait for a worker", registry=registered)
+        self.delayed = Gauge(f"{prefix}_delayed", "campaigns that wait for their next try", registry=registered)
+        self.resynced_at = Gauge(f"{prefix}_resynced_timestamp_seconds", "last full comparison", registry=registered)
+        self.senders = Gauge(f"{prefix}_senders", "senders that are there", ["state"], registry=registered)
+
+    def count_senders(self, states: list[str]) -> None:
+        """How many senders are in each state now."""
+        self.senders.clear()
+        for state in sorted(set(states)):
+            self.senders.labels(state or "unknown").set(states.count(state))

@@ -10,6 +10,7 @@ policy that denies, so adding one would change nothing.
 """
 
 import hashlib
+import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -44,16 +45,16 @@ class Site:
     """What all senders of an installation have in common.
 
     ``config`` and ``secret`` name the ConfigMap with the ``MAILCORDON_`` variables and the Secret with the keys
-    file.  ``smtp_ports`` are the ports on which next hops are reached, ``private_hops`` whether they may have
-    private addresses (``smtp_routes`` to a relay inside).
+    file.  ``private_mx``: may mail servers found by MX look-up have private addresses?  ``hops`` are the fixed next
+    hops (host, port) of ``smtp_routes``, which are allowed wherever they are.
     """
 
     namespace: str = "mailcordon"
     image: str = "mailcordon:0.1.0"
     config: str = "mailcordon"
     secret: str = "mailcordon-keys"  # noqa: S105 - the name of the object, not what is in it
-    smtp_ports: tuple[int, ...] = (25,)
-    private_hops: bool = False
+    private_mx: bool = False
+    hops: tuple[tuple[str, int], ...] = ()
     resources: Mapping[str, Mapping[str, str]] = field(
         default_factory=lambda: {
             "requests": {"cpu": "100m", "memory": "96Mi", "ephemeral-storage": "64Mi"},
@@ -198,10 +199,21 @@ def _digest(what: object) -> str:
 
 
 def _way_out(site: Site) -> list[Body]:
-    v4: Body = {"cidr": "0.0.0.0/0"} if site.private_hops else {"cidr": "0.0.0.0/0", "except": list(PRIVATE_V4)}
-    v6: Body = {"cidr": "::/0"} if site.private_hops else {"cidr": "::/0", "except": list(PRIVATE_V6)}
-    ports = [{"port": port, "protocol": "TCP"} for port in sorted(set(site.smtp_ports))]
-    return [{"to": [{"ipBlock": v4}, {"ipBlock": v6}], "ports": ports}]
+    public = [_block("0.0.0.0/0", PRIVATE_V4, site), _block("::/0", PRIVATE_V6, site)]
+    rules: list[Body] = [{"to": public, "ports": [{"port": 25, "protocol": "TCP"}]}]
+    for host, port in sorted(set(site.hops)):
+        ports = [{"port": port, "protocol": "TCP"}]
+        try:
+            address = ipaddress.ip_network(host)
+        except ValueError:
+            rules.append({"ports": ports})  # a name: policies know addresses only, so it is any host on this port
+        else:
+            rules.append({"to": [{"ipBlock": {"cidr": str(address)}}], "ports": ports})
+    return rules
+
+
+def _block(cidr: str, private: tuple[str, ...], site: Site) -> Body:
+    return {"ipBlock": {"cidr": cidr} if site.private_mx else {"cidr": cidr, "except": list(private)}}
 
 
 def _pod(spec: SenderSpec, site: Site) -> Body:

@@ -13,8 +13,8 @@ from typing import Protocol, assert_never
 
 import structlog
 
-from k8s import metrics
 from k8s.cluster import Cluster, Permanent, SenderSpec, SenderStatus, Stale, Temporary
+from k8s.metrics import Metrics
 from k8s.plan import Desired, Ensure, Isolate, Release, Retire, Step, desired, is_urgent, plan
 from k8s.queue import WorkQueue
 from schemas.reputation import Control
@@ -82,9 +82,11 @@ class Reconciler:
         now: Callable[[], int],
         chance: Callable[[], float],
         habits: Habits | None = None,
+        metrics: Metrics | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.habits = habits or Habits()
+        self.metrics = metrics or Metrics()
         self._cluster, self._truth = cluster, truth
         self._now, self._chance, self._clock = now, chance, clock
         self._queue = WorkQueue(clock)
@@ -141,14 +143,9 @@ class Reconciler:
                 self._queue.add(campaign, urgent=is_urgent(self.control(campaign)))
             if number % 50 == 49:
                 await asyncio.sleep(0)  # a thousand fingerprints must not hold up an isolation
-        states: dict[str, int] = {}
-        for status in there.values():
-            states[status.state or "unknown"] = states.get(status.state or "unknown", 0) + 1
-        metrics.SENDERS.clear()
-        for state, count in states.items():
-            metrics.SENDERS.labels(state).set(count)
+        self.metrics.count_senders([status.state for status in there.values()])
         self._resynced_at = self._clock()
-        metrics.RESYNCED_AT.set(self._now() / 1000)
+        self.metrics.resynced_at.set(self._now() / 1000)
 
     async def reconcile(self, campaign: str) -> bool:
         """One pass over one campaign; True when what is there is what should be."""
@@ -157,7 +154,7 @@ class Reconciler:
         steps = self._plan(campaign, before)
         if not steps:
             self._warn_if_behind(wish, before)
-            metrics.RECONCILED.labels("nothing_to_do").inc()
+            self.metrics.reconciled.labels("nothing_to_do").inc()
             return True
         for step in steps:
             await self._act(step)
@@ -208,7 +205,7 @@ class Reconciler:
     async def _work(self) -> None:
         while True:
             campaign = await self._queue.get()
-            metrics.WAITING.set(len(self._queue))
+            self.metrics.waiting.set(len(self._queue))
             quiet_s = self._quiet_until - self._clock()
             try:
                 if quiet_s > 0 and not is_urgent(self.control(campaign)):
@@ -217,7 +214,7 @@ class Reconciler:
                     await self._pass(campaign)
             finally:
                 self._queue.done(campaign)
-                metrics.DELAYED.set(self._queue.delayed)
+                self.metrics.delayed.set(self._queue.delayed)
 
     async def _pass(self, campaign: str) -> None:
         """Reconcile once; whatever goes wrong with this campaign stays with this campaign."""
@@ -227,20 +224,20 @@ class Reconciler:
                 if await self.reconcile(campaign):
                     self._tries.pop(campaign, None)
                     return
-            metrics.RECONCILED.labels("in_progress").inc()
+            self.metrics.reconciled.labels("in_progress").inc()
             self._again(campaign)
         except Stale as stale:
-            metrics.RECONCILED.labels("stale").inc()
+            self.metrics.reconciled.labels("stale").inc()
             told.warning("an older decision was refused", why=str(stale), asked=stale.asked, fence=stale.fence)
         except (Temporary, TimeoutError) as later:
-            metrics.RECONCILED.labels("temporary").inc()
+            self.metrics.reconciled.labels("temporary").inc()
             pause_s = self._again(campaign, at_least_s=self._asked_for_patience(later))
             told.warning("sender not reached, will try again", why=str(later) or "no answer in time", in_s=pause_s)
         except Permanent as refused:
-            metrics.RECONCILED.labels("permanent").inc()
+            self.metrics.reconciled.labels("permanent").inc()
             told.error("sender cannot be made what it should be", why=str(refused))
         except Exception:  # noqa: BLE001 - a bug that one campaign brings out must not stop the others' isolation
-            metrics.RECONCILED.labels("bug").inc()
+            self.metrics.reconciled.labels("bug").inc()
             pause_s = self._again(campaign)
             told.exception("reconciling failed unexpectedly, will try again", in_s=pause_s)
 
@@ -300,11 +297,11 @@ class Reconciler:
             if before is None or before.epoch < control.epoch:
                 log.info(BEGUN[act], **fields)
             return
-        metrics.RECONCILED.labels("done").inc()
+        self.metrics.reconciled.labels("done").inc()
         if control.at and self._measured.get(step.spec.campaign, 0) < control.epoch:
             self._measured[step.spec.campaign] = control.epoch
             took_ms = max(0, self._now() - control.at)
-            metrics.CONTROL_TO_DONE.labels(act).observe(took_ms / 1000)
+            self.metrics.control_to_done.labels(act).observe(took_ms / 1000)
             log.info(DONE[act], took_ms=took_ms, **fields)
         else:
             log.info("sender put right again", **fields)

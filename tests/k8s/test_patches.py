@@ -25,7 +25,10 @@ BODIES: dict[str, Body] = {
     "network-policy-open": patches.network_policy(spec(), SITE, RUNNING, is_open=True),
     "network-policy-emptied": patches.network_policy(spec(), SITE, ISOLATED, is_open=False),
     "network-policy-relay-inside": patches.network_policy(
-        spec(), Site(smtp_ports=(2525, 25), private_hops=True), RUNNING, is_open=True
+        spec(),
+        Site(private_mx=True, hops=(("relay.internal", 2525), ("10.1.2.3", 25), ("fd00::25", 2526))),
+        RUNNING,
+        is_open=True,
     ),
     "service": patches.service(spec(), SITE),
     "service-account": patches.service_account(spec(), SITE),
@@ -127,7 +130,7 @@ def test_the_fingerprint_follows_what_a_sender_is_made_from() -> None:
     assert told == patches.fingerprint(spec(replicas=5), SITE), "replicas are read, not guessed"
     assert told != patches.fingerprint(spec(grace_s=99), SITE)
     assert told != patches.fingerprint(spec(), Site(image="other"))
-    assert told != patches.fingerprint(spec(), Site(image=SITE.image, smtp_ports=(25, 587)))
+    assert told != patches.fingerprint(spec(), Site(image=SITE.image, hops=(("relay", 587),)))
     assert told != patches.fingerprint(spec("other"), SITE)
 
 
