@@ -18,7 +18,6 @@ from policy.settings import Endpoint, Settings, WrongSetting, endpoint, routes
 from policy.tokens import Keys
 from smtp import simulate
 from smtp.simulate.config import TRAP_DOMAIN
-from streams.runtime import run as run_app
 
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
@@ -48,6 +47,7 @@ def worker(settings: Settings) -> None:
       mailcordon worker --kafka kafka-1:9092 --secret-file /run/secrets/mailcordon.json --web 0.0.0.0:6066
     """
     from agents.worker_app import worker_app  # Faust is heavy, and only the apps need it
+    from streams.runtime import run
 
     keys = _begin(settings, "worker")
     with brokers.broker(settings, say) as bootstrap:
@@ -55,7 +55,7 @@ def worker(settings: Settings) -> None:
             app = worker_app(settings, keys, bootstrap=bootstrap)
         except WrongSetting as wrong:
             raise WrongUse(str(wrong)) from wrong
-        code = run_app(app)
+        code = run(app)
     _ended(code, "worker")
 
 
