@@ -23,6 +23,7 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry if registry is not None else CollectorRegistry()
         self._messages = self._counter("messages", "messages by answer", "result")
+        self._replies = self._counter("replies", "replies of any kind", "code")
         self._refused = self._counter("refused", "turned away before it was a message", "reason")
         self._feedback = self._counter("feedback", "feedback that Kafka has", "kind")
         self._repeats = self._counter("repeats", "feedback that Kafka had already")
@@ -44,6 +45,10 @@ class Metrics:
     def message(self, result: str) -> None:
         """A message was answered."""
         self._messages.labels(result).inc()
+
+    def reply(self, code: str) -> None:
+        """Something was said to a client."""
+        self._replies.labels(code).inc()
 
     def refused(self, reason: str) -> None:
         """Something was turned away."""

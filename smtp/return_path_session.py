@@ -109,8 +109,10 @@ class ReturnPathSession(SMTP):
     async def push(self, status: AnyStr) -> None:
         """Answer; a client that is told no too often is told goodbye."""
         await super().push(status)
-        is_refusal = status[:1] in {"4", "5", b"4", b"5"}
-        if is_refusal:
+        said = cast("str | bytes", status)  # mypy reads the body once for each of aiosmtpd's two
+        code = (said if isinstance(said, str) else said.decode("ascii", "replace"))[:3]
+        self._shared.metrics.reply(code if code.isascii() and code.isdigit() else "other")
+        if code[:1] in {"4", "5"}:
             self._errors += 1
             if self._errors >= self._shared.limits.errors_per_connection and self.transport is not None:
                 self._shared.metrics.refused("too_many_errors")

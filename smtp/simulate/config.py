@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from policy.addresses import hostname
 from policy.settings import Endpoint
 from smtp.simulate.behaviour import Load
 from smtp.simulate.texts import Kind
@@ -27,7 +28,7 @@ class Provider:
     @property
     def hostname(self) -> str:
         """The name in its greeting."""
-        return f"mx.{self.name}.example"
+        return f"mx.{self.name}" if "." in self.name else f"mx.{self.name}.example"
 
 
 DEFAULT_PROVIDERS: tuple[Provider, ...] = (
@@ -72,12 +73,15 @@ class Config:
 def listen_by_domain(config: Config, where: Mapping[str, Endpoint]) -> Config:
     """The providers of these domains, each listening where it is said; a domain that nobody has is of its own kind.
 
-    Trap domains are told by ``config.trap_domains``; ``*`` stands for the provider that takes any domain.
+    Trap domains are told by ``config.trap_domains``; ``*`` stands for the provider that takes any domain.  Raises
+    ValueError for what is no domain.
     """
     known = {domain: one for one in config.providers for domain in one.domains}
     found: dict[str, Provider] = {}
     trap_listen = config.trap_listen
     for domain, listen in where.items():
+        if domain != ANY_DOMAIN and hostname(domain) is None:
+            raise ValueError(f"{domain!r} is no domain")
         if domain in config.trap_domains:
             trap_listen = listen
             continue

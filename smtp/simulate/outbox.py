@@ -113,6 +113,8 @@ class Outbox:
                     client = client if client is not None and client.is_connected else await self._connected()
                     await client.sendmail(parcel.mail_from, [parcel.rcpt], parcel.raw)
                 except (aiosmtplib.SMTPException, OSError, ValueError) as failure:
+                    if client is not None:
+                        client.close()  # a fresh connection for the next one: this one may have had its fill
                     code = _code(failure)
                     if 500 <= code < 600:
                         self.refused += 1

@@ -189,7 +189,7 @@ async def test_one_connection_too_many_is_told_421(tmp_path: Path) -> None:
 
 
 async def test_messages_too_fast_are_told_421_and_stand_in_the_log(tmp_path: Path) -> None:
-    config = listen_at(Config(logs=tmp_path), "127.0.0.1", 0, load=Load(messages_per_s=1))
+    config = listen_at(Config(logs=tmp_path), "127.0.0.1", 0, load=Load(messages_per_s=0.001))
     async with SimulatedProviders(config) as running:
         wire = await Wire.connect(running.servers["google"].endpoint)
         await wire.deliver("b+x@bounces.shop.example", "ann@gmail.example", _message())
@@ -257,6 +257,11 @@ async def test_providers_can_be_placed_by_domain(tmp_path: Path) -> None:
     where = {name: Endpoint("127.0.0.1", 0) for name in ("gmail.example", "own.example", "traps.example", "*")}
     async with SimulatedProviders(listen_by_domain(Config(logs=tmp_path), where)) as running:
         assert set(running.servers) == {"google", "own.example", "other", "traps"}
+
+
+def test_what_is_no_domain_has_no_provider(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no domain"):
+        listen_by_domain(Config(logs=tmp_path), {"../x": Endpoint("127.0.0.1", 0)})
 
 
 async def test_running_says_when_it_is_ready_and_ends_when_told(tmp_path: Path) -> None:
