@@ -31,6 +31,7 @@ log = structlog.get_logger()
 
 BARRIER_WITHIN_S = 5.0
 RATES, COMMANDS = 0, 1  # places of the offsets
+REFUSED = "refused"  # the rule of a decision that changes nothing
 _KEPT = 8
 _SCOPE = campaign_scope("")
 
@@ -118,6 +119,8 @@ class Judge:
             log.exception("judge failed", scope=scope, partition=message.partition, offset=message.offset)
             await self._aside.failed(message, "judge", error)
             return
+        if decision is None and command is not None:
+            decision = _refused(standing, scope, command, now)
         if held is None or command is not None or decision is not None or after != standing:
             self._standings[scope] = _value(held, source, message.offset, after, decision)
         if decision is not None:
@@ -127,7 +130,7 @@ class Judge:
                 "decision", campaign=campaign.campaign, state=decision.to, epoch=decision.epoch, reason=decision.reason
             )
         if held is None or command is not None or decision is not None:
-            await self._control(after, campaign, now)
+            await self._control(after, campaign)
 
     def _first(self, campaign: Campaign, now: int) -> Standing:
         """The standing of a campaign that the table does not know.
@@ -148,13 +151,34 @@ class Judge:
         for its_source, offset, decision in held[2]:
             if (its_source, offset) == (source, message.offset):
                 await self._decided(msgspec.convert(decision, Decision))
-        await self._control(msgspec.convert(held[1], Standing), campaign, now_ms())
+        await self._control(msgspec.convert(held[1], Standing), campaign)
 
     async def _decided(self, decision: Decision) -> None:
         await self._outlet.publish(DECISIONS, decision, key=decision.scope)
 
-    async def _control(self, standing: Standing, campaign: Campaign, now: int) -> None:
-        await self._outlet.publish(CONTROL, ladder.control(standing, campaign, now), key=campaign.campaign)
+    async def _control(self, standing: Standing, campaign: Campaign) -> None:
+        """Control dates from the decision: said again it is the same record, and ``at`` is since when it holds."""
+        control = ladder.control(standing, campaign, standing.since)
+        await self._outlet.publish(CONTROL, control, key=campaign.campaign)
+
+
+def _refused(standing: Standing, scope: str, command: Command, now: int) -> Decision | None:
+    """The answer to a command that is not carried out: a decision that changes nothing, and says why."""
+    why = ladder.refusal(standing, command)
+    if why is None:
+        return None
+    return Decision(
+        scope=scope,
+        campaign=command.campaign,
+        from_=standing.state,
+        to=standing.state,
+        at=now,
+        epoch=standing.epoch,
+        rule=REFUSED,
+        reason=why,
+        by=command.by,
+        command_id=command.id,
+    )
 
 
 def _value(held: Value | None, source: int, offset: int, standing: Standing, decision: Decision | None) -> Value:

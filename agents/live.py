@@ -19,7 +19,6 @@ class Live:
     rolling: Rolling = field(default_factory=Rolling)
     recent: list[panes.Signal] = field(default_factory=list)
     ids: dict[str, int] = field(default_factory=dict)  # feedback that was counted, and in which minute
-    applied: list[int] = field(default_factory=lambda: [-1, -1])
     published: Windows | None = None  # the windows of the last snapshot
     providers_due: bool = False  # something was counted since the snapshots per provider were published
 
@@ -45,6 +44,5 @@ def rebuilt(found: Iterable[tuple[int, panes.Pane]]) -> Live:
         live.rolling.add(minute, panes.cells_of(pane))
         signals += panes.recent_of(pane)
         live.ids.update(dict.fromkeys(panes.ids_of(pane), minute))
-        live.applied = [max(pair) for pair in zip(live.applied, panes.applied(pane), strict=True)]
     live.recent = panes.newest([], sorted(signals, key=lambda one: one[5]))
     return live

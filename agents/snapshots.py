@@ -2,6 +2,10 @@
 
 Scopes that are not a function of the topic's key (an IP address serves many campaigns) carry their partition; who
 wants the whole sums over partitions.
+
+The field ``applied`` stays empty: panes expire, and with them the offsets that a snapshot could name.  A reader that
+refuses whatever names smaller offsets than before would then refuse everything for good.  Snapshots are told apart
+by their time.
 """
 
 import asyncio
@@ -39,7 +43,6 @@ class Snapshots:
             windows=live.published,
             verdicts=verdicts(live.published, self._limits(name)),
             recent=panes.references(live.recent),
-            applied=live.applied,
         )
         await self._publish(snapshot)
 

@@ -138,7 +138,6 @@ class Tally:
                 self._table.put(frame.campaign, at_s, pane)
                 live.add(minute, cells, signals.get(minute, ()))
                 counted = True
-        live.applied[_FROM_RESULTS] = max(live.applied[_FROM_RESULTS], message.offset)
         self._metrics.frames.labels("new" if counted else "repeat").inc()
         if counted:
             for outcome, number in _by_outcome(frame.results).items():
@@ -219,7 +218,6 @@ class Tally:
             if pane is not None:
                 self._table.put(name, at_s, pane)
                 live.add(minute, cells, signals, ids)
-        live.applied[_FROM_FEEDBACK] = max(live.applied[_FROM_FEEDBACK], message.offset)
         return ahead
 
     # -- what follows

@@ -21,6 +21,7 @@ from schemas.codec import Malformed, decode, encode
 from schemas.dead_letters import DeadLetter
 from schemas.topics import BY_NAME, DEAD_LETTERS
 from streams.admin import admin
+from streams.stopping import stop
 
 log = structlog.get_logger()
 
@@ -208,7 +209,7 @@ async def _read(bootstrap: str, within_s: float) -> AsyncIterator[Kept]:
                     elif record.offset < ends[partition]:
                         yield Kept(record.partition, record.offset, letter)
     finally:
-        await consumer.stop()
+        await stop(consumer)
 
 
 async def _reached(consumer: AIOKafkaConsumer, ends: Mapping[TopicPartition, int]) -> bool:

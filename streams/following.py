@@ -19,13 +19,13 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
 from streams.admin import LEADER_MOVED, Admin, connected
+from streams.stopping import stop
 
 log = structlog.get_logger()
 
 REFRESH_S = 0.5  # how often the barrier is passed when nobody asks
 _STUCK_S = 15.0  # no progress for so long, though there is more to read: connect anew
 _REQUEST_TIMEOUT_S = 5.0
-_CLOSE_WITHIN_S = 5.0
 _BACK_OFF_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 _SAY_AGAIN_S = 10.0
 _RECORDS_AT_ONCE = 1000  # then the loop gets its turn
@@ -130,7 +130,7 @@ class Follower:
             await consumer.start()
             yield consumer
         finally:
-            await _stopped(consumer)
+            await stop(consumer)
 
     async def _read(self, consumer: AIOKafkaConsumer) -> None:
         """Apply what comes.  Between fetching and applying the loop gets no turn: positions never run ahead."""
@@ -198,19 +198,6 @@ class Follower:
         if now - self._said_at >= _SAY_AGAIN_S:
             self._said_at = now
             log.warning(event, topics=self._topics, **fields)
-
-
-async def _stopped(consumer: AIOKafkaConsumer) -> None:
-    """Stop a consumer, within a limit.
-
-    In a task of its own: aiokafka awaits what it cancels, and lets that ``CancelledError`` out as if it were ours.
-    When it does, its client is still open.
-    """
-    stopping = asyncio.create_task(consumer.stop())
-    await asyncio.wait({stopping}, timeout=_CLOSE_WITHIN_S)
-    if stopping.cancelled():
-        closing = asyncio.create_task(consumer._client.close())  # noqa: SLF001 - there is no other way
-        await asyncio.wait({closing}, timeout=_CLOSE_WITHIN_S)
 
 
 async def _first_to_fail(*parts: Coroutine[None, None, None]) -> None:
