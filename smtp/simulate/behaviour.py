@@ -23,16 +23,16 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
     Behaviour("unknown", "RCPT TO", "550 5.1.1: no such user"),
     Behaviour("disabled", "RCPT TO", "550 5.2.1: the mailbox is switched off"),
     Behaviour("full", "RCPT TO", "452 4.2.2: the mailbox is full, every time"),
-    Behaviour("grey", "RCPT TO", "451 4.7.1 until grey_s after the first try of that address, then accepted"),
+    Behaviour("grey", "RCPT TO", "451 4.7.1 for grey_s from the first try, then taken"),
     Behaviour("block", "RCPT TO", "554 5.7.1: the client is blocked"),
     Behaviour("content", "final dot", "550 5.7.1: the content is refused"),
-    Behaviour("slow", "final dot", "taken at once, answered with 250 after slow_s"),
-    Behaviour("drop", "final dot", "taken, then closed without a reply, once per message; 250 when it comes again"),
-    Behaviour("dropalways", "final dot", "taken, then closed without a reply, every time"),
-    Behaviour("late", "later", "250, and after late_s a delivery status notification: failed 5.1.1"),
-    Behaviour("complain", "later", "250, and after complain_s an abuse report (ARF)"),
+    Behaviour("slow", "final dot", "taken at once, answered after slow_s"),
+    Behaviour("drop", "final dot", "taken, closed without a reply; 250 the second time"),
+    Behaviour("dropalways", "final dot", "taken, closed without a reply, every time"),
+    Behaviour("late", "later", "250; after late_s a DSN comes back: failed 5.1.1"),
+    Behaviour("complain", "later", "250; after complain_s an abuse report comes back"),
 )
-TRAP = Behaviour("trap", "later", "250 and silence; the mail is handed on to the return path, envelope unchanged")
+TRAP = Behaviour("trap", "later", "250; the mail is handed on to the return path")
 
 _BY_LENGTH = sorted((one.name for one in BEHAVIOURS), key=len, reverse=True)
 
@@ -44,9 +44,10 @@ def behaviour_of(local_part: str) -> Name:
 
 
 def table() -> str:
-    """The behaviours as lines for a help page."""
-    lines = [f"  {one.name + '…':<13}{one.stage:<11}{one.explain}" for one in BEHAVIOURS]
-    lines.append(f"  {'(trap domain)':<13} {TRAP.stage:<10}{TRAP.explain}")
+    """The behaviours as lines for a help page; the first one tells click to leave them as they are."""
+    lines = ["\b"]
+    lines += [f"{one.name + '…':<13}{one.stage:<11}{one.explain}" for one in BEHAVIOURS]
+    lines.append(f"{'@trap domain':<13}{TRAP.stage:<11}{TRAP.explain}")
     return "\n".join(lines)
 
 
