@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import getpass
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
@@ -120,7 +121,10 @@ async def read_to_end(bootstrap: str, topic: str) -> AsyncIterator[aiokafka.Cons
 
 def operator() -> str:
     """Who gives the command, for the record of the decision."""
-    return f"operator:{os.environ.get('SUDO_USER') or os.environ.get('USER') or 'unknown'}"
+    try:
+        return f"operator:{os.environ.get('SUDO_USER') or getpass.getuser()}"
+    except (KeyError, OSError):  # a container's user may have no name
+        return f"operator:uid-{os.getuid()}"
 
 
 def now_ms() -> int:

@@ -40,7 +40,7 @@ class Books:
                 self._finish(message_id, "refused")
             case OutboundFrame():
                 self.waiting.update(message.message_id for message in record.messages)
-            case Decision():
+            case Decision() if record.rule != "refused":
                 self.decisions[record.epoch] = record
             case Control():
                 if self.control is None or record.epoch >= self.control.epoch:

@@ -165,9 +165,28 @@ async def decisions_about(bootstrap: str, campaign: str) -> list[Decision]:
     by_epoch: dict[tuple[str, int, str | None], Decision] = {}
     async for record in read_to_end(bootstrap, DECISIONS):
         decision = decode(Decision, record.value)
-        if not isinstance(decision, Malformed) and decision.campaign == campaign:
+        if not isinstance(decision, Malformed) and decision.campaign == campaign and decision.rule != "refused":
             by_epoch[decision.scope, decision.epoch, decision.command_id] = decision
     return sorted(by_epoch.values(), key=lambda one: (one.at, one.epoch), reverse=True)
+
+
+def _print_evidence(name: str, value: object) -> None:
+    match value:
+        case None:
+            return
+        case float():
+            click.echo(f"  {name}: {value:.6g}")
+        case dict():
+            click.echo(f"  {name}: " + ", ".join(f"{count} {what}" for what, count in value.items() if count))
+        case list() if value and isinstance(value[0], dict):
+            click.echo(f"  {name}:")
+            for reference in value:
+                where = f"{reference['topic']}[{reference['partition']}]@{reference['offset']}"
+                click.echo(f"    {moment(reference.get('at'))}  {where}  message {reference.get('message_id') or '-'}")
+        case list():
+            click.echo(f"  {name}: " + " to ".join(f"{one:.6g}" for one in value))
+        case _:
+            click.echo(f"  {name}: {value}")
 
 
 def _print_decision(one: Decision) -> None:
@@ -176,7 +195,8 @@ def _print_decision(one: Decision) -> None:
     click.echo(f"  {one.reason}")
     click.echo(f"  rule: {one.rule}")
     for name, value in one.evidence.items():
-        click.echo(f"  {name}: {value}")
+        if name != "rule":
+            _print_evidence(name, value)
     if one.until is not None:
         click.echo(f"  until: {moment(one.until)}")
     lifts = {

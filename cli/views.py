@@ -7,8 +7,6 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from schemas.topics import CAMPAIGNS, CONTROL, RATES
 from streams.catalogue import Catalogue
@@ -41,37 +39,26 @@ async def _catalogue(bootstrap: str) -> AsyncIterator[Catalogue]:
 
 
 def table(views: list[View]) -> None:
-    """Print the campaigns as a table for people."""
+    """Print the campaigns for people: a line of numbers and the sentence of the state below it."""
     if not views:
         click.echo("no campaigns yet; `mailcordon campaign apply FILE` makes one known")
         return
-    shown = Table(box=None, pad_edge=False, header_style="bold")
-    for name in (
-        "campaign",
-        "state",
-        "sends",
-        "accepted 24h",
-        "hard bounce",
-        "complaint",
-        "trap hits",
-        "block",
-        "reason",
-    ):
-        shown.add_column(name, overflow="fold")
+    width = max(len("CAMPAIGN"), *(len(one["campaign"]) for one in views))
+    click.echo(
+        f"{'CAMPAIGN':<{width}}  {'STATE':<9}  SENDS  {'ACCEPTED':>9}  {'HARD BOUNCES':<22}  {'COMPLAINTS':<22}  "
+        f"{'BLOCKS':<22}  TRAP HITS"
+    )
     for one in views:
         day: Mapping[str, int] = one["windows"].get("24h", {})
-        shown.add_row(
-            one["campaign"],
-            one["state"],
-            "yes" if one["may_send"] else "no",
-            f"{day.get('accepted', 0):,}",
-            rate_text(one["verdicts"].get("hard_bounce")),
-            rate_text(one["verdicts"].get("complaint")),
-            f"{day.get('trap_hit', 0)}",
-            rate_text(one["verdicts"].get("block")),
-            one["reason"],
+        hard, complaint, block = (
+            rate_text(one["verdicts"].get(name)) for name in ("hard_bounce", "complaint", "block")
         )
-    Console(highlight=False).print(shown)
+        click.echo(
+            f"{one['campaign']:<{width}}  {one['state']:<9}  {'yes' if one['may_send'] else 'no':<5}  "
+            f"{day.get('accepted', 0):>9,}  {hard:<22}  {complaint:<22}  {block:<22}  {day.get('trap_hit', 0)}"
+        )
+        click.echo(f"    {one['reason']}")
+    click.echo("Counts of the last 24 hours; each rate stands before its limit.")
 
 
 def rate_text(verdict: Mapping[str, Any] | None) -> str:

@@ -1,0 +1,1 @@
+"""Everything that speaks SMTP: messages, the delivery client, the sender, the return path, simulated providers."""

@@ -15,7 +15,7 @@ import pytest
 
 pytestmark = pytest.mark.kafka
 
-IN_FLIGHT = 20  # connections of a sender, one message on each
+IN_FLIGHT = 40  # twice the connections of a sender: each has one message under way and one whose intent is written
 
 
 class Demo:
