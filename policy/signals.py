@@ -1,0 +1,119 @@
+"""Signals: what rates, or the mere passing of time, say about a standing.  Where they lead is not decided here."""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from policy.reasons import Evidence, evidence_of, of_pristine_trap, of_recovery, of_verdict
+from policy.standing import Standing, in_favour
+from policy.transitions import Signal
+from policy.verdicts import BREACH, GRAVE, METRICS, WARNING, interval, verdicts
+from schemas.reputation import Counts, RatesSnapshot, Verdict
+from schemas.sending import Campaign, Limits
+
+DWELL_MIN = 30
+DWELL_MS = DWELL_MIN * 60_000
+PAUSE_MS = 2 * 3_600_000
+FRESH_MS = 10 * 60_000  # rates that are older take nothing back
+
+
+class Found(msgspec.Struct, frozen=True):
+    """A signal, what led to it, and what is said of it."""
+
+    signal: Signal
+    metric: str
+    rule: str
+    reason: str
+    evidence: Evidence
+
+
+def is_clean(standing: Standing, limits: Limits) -> bool:
+    """Is the metric that led here (or every one, if none is known) surely below half of its limit?
+
+    When no event of it is left in a whole day, that is enough, however few messages there were.
+    """
+    answers = verdicts(in_favour(standing, standing.windows, standing.seen_at), limits)
+    return all(
+        one.high < one.limit / 2 or (one.events == 0 and standing.baseline_at is None)
+        for metric, one in answers.items()
+        if standing.rule not in METRICS or metric == standing.rule
+    )
+
+
+def in_rates(
+    standing: Standing,
+    campaign: Campaign,
+    now: int,
+    rates: RatesSnapshot,
+    windows: Mapping[str, Counts],
+    answers: Mapping[str, Verdict],
+) -> list[Found]:
+    """All signals in the rates; ``windows`` and ``answers`` hold what is to be judged of them."""
+    found: list[Found] = []
+    if campaign.pristine_trap == "isolate":
+        window = max(windows, key=lambda name: windows[name].trap_hit_pristine, default="7d")
+        hits = windows[window].trap_hit_pristine if windows else 0
+        if hits > 0:
+            verdict = _of_pristine(hits, windows[window], window)
+            evidence = evidence_of("pristine_trap", "trap_hit", verdict, rates)
+            found.append(Found("pristine_trap", "trap_hit", "pristine_trap", of_pristine_trap(hits), evidence))
+    for metric, verdict in answers.items():
+        if verdict.answer == "breach":
+            signal, addition = _breach(standing, now, metric, verdict)
+        elif verdict.evidence >= WARNING:
+            signal, addition = "warning", "; not yet a breach"
+        else:
+            continue
+        reason = of_verdict(metric, verdict, addition)
+        found.append(Found(signal, metric, metric, reason, evidence_of(metric, metric, verdict, rates)))
+    return found
+
+
+def _breach(standing: Standing, now: int, metric: str, verdict: Verdict) -> tuple[Signal, str]:
+    is_block = metric == "block"
+    if verdict.evidence >= GRAVE or verdict.low >= 2 * verdict.limit:
+        return "grave_block" if is_block else "grave", "; beyond doubt"
+    has_grown = verdict.evidence > standing.evidence.get(metric, 0.0)
+    if standing.judged == "throttled" and now - standing.since >= DWELL_MS and has_grown:
+        return "lasting_block" if is_block else "lasting", f"; it grew while throttled for {DWELL_MIN} min"
+    return "breach", ""
+
+
+def _of_pristine(hits: int, counts: Counts, window: str) -> Verdict:
+    trials = max(hits, counts.accepted)
+    low, high = interval(hits, trials)
+    return Verdict(
+        answer="breach",
+        rate=hits / trials,
+        low=low,
+        high=high,
+        limit=0.0,
+        events=hits,
+        trials=trials,
+        window=window,
+        evidence=BREACH,
+    )
+
+
+def in_time(standing: Standing, campaign: Campaign, now: int) -> Found | None:
+    """What follows from time alone: a pause that is over, or half an hour of good rates."""
+    if standing.judged == "paused":
+        until = standing.since + PAUSE_MS if standing.until is None else standing.until
+        if now < until:
+            return None
+        hours = round((until - standing.since) / 3_600_000, 1)
+        reason = f"the pause of {hours:g} h is over; a tenth of the pace shows whether it has helped"
+        return Found(
+            "cooled_down", standing.rule, "cooled_down", reason, {"rule": "cooled_down", "paused_for_h": hours}
+        )
+    if standing.judged not in ("watched", "throttled") or standing.clean_since is None:
+        return None
+    begin = max(standing.since, standing.clean_since)
+    if now - begin < DWELL_MS or now - standing.seen_at > FRESH_MS:
+        return None
+    windows = in_favour(standing, standing.windows, standing.seen_at)
+    verdict = verdicts(windows, campaign.limits).get(standing.rule)
+    evidence: Evidence = {"rule": "clean", "metric": standing.rule or None, "clean_since": standing.clean_since}
+    if verdict is not None:
+        evidence["verdict"] = msgspec.to_builtins(verdict)
+    return Found("clean", standing.rule, "clean", of_recovery(standing.rule, verdict, DWELL_MIN), evidence)
