@@ -222,6 +222,12 @@ def _is_mailbox(address: str) -> bool:
 
 
 def _suppressed_as(position: int, suppression: str) -> _Flaw:
+    if suppression.startswith("trap"):
+        return _Flaw(
+            "known_trap",
+            f"field recipients[{position}].address is a known spam trap; find out where it came from, the other "
+            "addresses of that source are in doubt as well",
+        )
     why = "".join(one for one in suppression[:100] if one.isprintable())
     return _Flaw(
         "suppressed",

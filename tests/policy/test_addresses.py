@@ -172,7 +172,7 @@ plain_addresses = st.builds(
 )
 
 
-@settings(max_examples=3_000)
+@settings(max_examples=2_000)
 @given(plain_addresses)
 @example("a@b.local")
 @example("a@b.LOCALHOST")

@@ -238,6 +238,11 @@ def test_a_suppressed_address_is_refused_with_the_reason() -> None:
     assert "(complaint)" in refused.explain
 
 
+def test_a_suppressed_trap_is_told_as_what_it_is() -> None:
+    hashed = address_hash(KEYS, "ann@example.com")
+    assert the_refusal(admitted(asked(recipient()), suppressed={hashed: "trap_hit"})).reason == "known_trap"
+
+
 def test_a_suppressed_address_is_not_asked_for_its_variables() -> None:
     hashed = address_hash(KEYS, "ann@example.com")
     admission = admitted(asked(recipient(other="x")), suppressed={hashed: "hard_bounce"})
