@@ -161,6 +161,14 @@ def test_settings_exist(page: Path) -> None:
 
 
 @every_page
+def test_metrics_exist(page: Path) -> None:
+    code = "\n".join(one.read_text() for package in PACKAGES for one in prose.modules(package))
+    named = {span for span in _spans(page) if re.fullmatch(r"mailcordon_[a-z_]+", span)}
+
+    assert sorted(metric for metric in named if metric not in code) == []
+
+
+@every_page
 def test_topics_exist(page: Path) -> None:
     known = {topic.name.removesuffix(".") for topic in TOPICS}
     named = {
