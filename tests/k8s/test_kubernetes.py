@@ -135,6 +135,17 @@ async def test_no_pods_yet_is_not_no_pods(api: FakeApi, cluster: KubernetesClust
     await isolated(cluster)
 
 
+async def test_a_deployment_that_nobody_has_seen_may_still_start_pods(api: FakeApi, cluster: KubernetesCluster) -> None:
+    api.manager_is_down = True
+    await cluster.ensure(spec(), control())
+
+    await cluster.isolate(spec(), control("isolated", epoch=2))
+
+    assert ((await status(cluster)).running, (await status(cluster)).egress_open) == (1, True)
+    api.manager_is_down = False
+    await isolated(cluster)
+
+
 # Others that write.
 
 

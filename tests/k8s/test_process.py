@@ -372,6 +372,22 @@ async def test_a_folder_that_cannot_be_written_is_a_matter_of_time(rig: Rig, mon
     assert await rig.cluster.read(spec()) is None
 
 
+async def test_a_write_that_is_cut_short_leaves_the_old_state(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    await rig.cluster.isolate(spec(), control("isolated", epoch=8))
+    before = rig.state()
+
+    def cut(*_: object) -> None:
+        raise OSError("power")
+
+    monkeypatch.setattr(Path, "replace", cut)
+    with pytest.raises(Temporary):
+        await rig.cluster.release(spec(), control(epoch=9))
+    monkeypatch.undo()
+
+    assert rig.state() == before
+    await rig.runs(0)
+
+
 async def test_stop_all_leaves_nobody_behind_and_forgets_nothing(rig: Rig) -> None:
     await rig.cluster.start()
     for name in ("a", "b"):
