@@ -95,6 +95,7 @@ class Reconciler:
         self._draining: dict[str, float] = {}
         self._shapes: dict[str, tuple[SenderSpec, str]] = {}
         self._measured: dict[str, int] = {}  # campaign -> epoch whose time from decision to done was taken
+        self._behind: dict[str, tuple[int, int]] = {}
         self._quiet_until = 0.0  # the place asked for patience; only what stops a sender goes on
         self._resynced_at: float | None = None
 
@@ -139,6 +140,7 @@ class Reconciler:
         there = {status.campaign: status for status in await self._cluster.list()}
         known = there.keys() | self._truth.campaigns.keys() | self._truth.controls.keys()
         for number, campaign in enumerate(sorted(known)):
+            self._warn_if_behind(self._wish(campaign), there.get(campaign))
             if self._plan(campaign, there.get(campaign)):
                 self._queue.add(campaign, urgent=is_urgent(self.control(campaign)))
             if number % 50 == 49:
@@ -272,12 +274,20 @@ class Reconciler:
             await asyncio.sleep(pause_s * (1 + self._chance() / 10))
 
     def _warn_if_behind(self, wish: Desired, status: SenderStatus | None) -> None:
-        if status is not None and wish.control is not None and wish.control.epoch < status.epoch:
+        """Say once that the place knows a newer decision: another controller was faster, or the topic began anew."""
+        campaign = wish.spec.campaign
+        if status is None or wish.control is None or wish.control.epoch >= status.epoch:
+            self._behind.pop(campaign, None)
+            return
+        known = (wish.control.epoch, status.epoch)
+        if self._behind.get(campaign) != known:
+            self._behind[campaign] = known
             log.warning(
                 "the sender obeys a newer decision than the one we know",
-                campaign=wish.spec.campaign,
-                known=wish.control.epoch,
-                fence=status.epoch,
+                campaign=campaign,
+                known=known[0],
+                fence=known[1],
+                hint="if this stays: mail.control was made anew, and the place still holds the fence of the old one",
             )
 
     def _tell(

@@ -393,11 +393,14 @@ async def test_a_controller_that_knows_less_than_the_place_waits(cluster: Memory
     await cluster.isolate(spec(), control("isolated", epoch=9))
     truth.say(control("healthy", epoch=8))
 
+    one = reconciler(cluster, truth)
+
     with structlog.testing.capture_logs() as logs:
-        assert await reconciler(cluster, truth).reconcile("spring-sale")
+        await one.resync()
+        assert await one.reconcile("spring-sale")
 
     assert state(cluster) == ("isolated", 0, 0)
-    assert [event["fence"] for event in logs] == [9]
+    assert [(event["known"], event["fence"]) for event in logs] == [(8, 9)], "said once"
 
 
 # Killed between any two calls of the Kubernetes API.
