@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
@@ -11,23 +11,38 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError
 
 from benchmarks._harness import Turn
-from benchmarks._running import Failed, Running
+from benchmarks._running import Failed, Running, say
 from streams.admin import Planned, admin
 
 _LARGEST = 8_388_608
 _LOOK_AGAIN_S = 0.05
 _IN_FLIGHT = 2_000
+_QUIET_S = 0.2
+_DONE_WITHIN_S = 120.0
 _ANSWER_WITHIN_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A record to publish; a partition that is given wins over the key."""
+    """A record to publish, with the events in it; a partition that is given wins over the key."""
 
     topic: str
     key: bytes | None
     value: bytes
     partition: int | None = None
+    events: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """One process, and what it is fed; ``group`` is done with a turn when it has committed all of ``topics``."""
+
+    process: Running
+    group: str
+    topics: Sequence[str]
+    meet: Callable[[int], Sequence[Item]]  # makes records before anything is measured
+    make: Callable[[int], Sequence[Item]]  # makes records of a turn
+    amount: int  # what it makes in a turn
 
 
 class Feed:
@@ -66,38 +81,25 @@ class Feed:
         done = {partition: max(0, at.offset) for partition, at in committed.items()}
         return sum(end - done.get(partition, 0) for partition, end in ends.items())
 
-    async def done(self, process: Running, group: str, topics: Sequence[str], *, within_s: float) -> None:
+    async def done(self, process: Running, group: str, topics: Sequence[str]) -> None:
         """Wait until a group has committed everything that is in some topics."""
-        deadline = time.monotonic() + within_s
+        deadline = time.monotonic() + _DONE_WITHIN_S
         while (lag := await self.lag(group, topics)) > 0:
             process.must_run()
             if time.monotonic() > deadline:
                 raise Failed(
-                    f"{process.name} has {lag:,} records of {', '.join(topics)} left after {within_s:.0f} s; "
+                    f"{process.name} has {lag:,} records of {', '.join(topics)} left after {_DONE_WITHIN_S:.0f} s; "
                     f"the end of its log:\n{process.said()}"
                 )
             await asyncio.sleep(_LOOK_AGAIN_S)
 
-    async def turn(
-        self,
-        process: Running,
-        items: Sequence[Item],
-        *,
-        events: int,
-        group: str,
-        topics: Sequence[str],
-        within_s: float,
-    ) -> Turn:
-        """Publish, wait until it is done, and answer what that cost the process."""
-        await asyncio.sleep(0.2)
-        cpu_before, began = process.cpu_s, time.monotonic()
-        publishing = asyncio.create_task(self.publish(items))
-        try:
-            await publishing
-            await self.done(process, group, topics, within_s=within_s)
-        finally:
-            publishing.cancel()
-        return Turn(events, process.cpu_s - cpu_before, time.monotonic() - began)
+    async def turn(self, side: "Side", items: Sequence[Item]) -> Turn:
+        """Publish, wait until everything about it is done, and answer what that cost the process."""
+        await asyncio.sleep(_QUIET_S)
+        cpu_before, began = side.process.cpu_s, time.monotonic()
+        await self.publish(items)
+        await self.done(side.process, side.group, side.topics)
+        return Turn(sum(item.events for item in items), side.process.cpu_s - cpu_before, time.monotonic() - began)
 
     async def read(self, topics: Sequence[str]) -> AsyncIterator[ConsumerRecord]:
         """Everything that is in some topics now."""
@@ -127,6 +129,23 @@ class Feed:
         wanted = [TopicPartition(topic, number) for topic, count in counts.items() for number in range(count)]
         ends: dict[TopicPartition, int] = await self._consumer.end_offsets(wanted)
         return ends
+
+
+async def turns(kafka_feed: Feed, sides: Sequence[Side], *, first: int, runs: int) -> list[list[Turn]]:
+    """All sides in turn, again and again; answers the turns of each side.
+
+    ``first`` records each come before, and are not measured: by then everything is started, opened and met.
+    """
+    measured: list[list[Turn]] = [[] for _ in sides]
+    say("waiting until all are warm ...")
+    for side in sides:
+        await kafka_feed.turn(side, side.meet(first))
+    for number in range(runs):
+        for side, of_side in zip(sides, measured, strict=True):
+            of_side.append(await kafka_feed.turn(side, side.make(side.amount)))
+        shown = ", ".join(f"{of_side[-1].per_cpu_s:,.0f}" for of_side in measured)
+        say(f"turn {number + 1} of {runs}: {shown} events per CPU second")
+    return measured
 
 
 @contextlib.asynccontextmanager

@@ -140,7 +140,7 @@ async def _awaited(report: Awaitable[Report]) -> Report:
     return await report
 
 
-def worker_settings(bootstrap: str, at: Path) -> dict[str, str]:
+def role_settings(bootstrap: str, at: Path) -> dict[str, str]:
     """The environment of a role of ours, in a folder of its own."""
     data = at / "data"
     data.mkdir(mode=0o700, exist_ok=True)

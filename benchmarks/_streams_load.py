@@ -40,7 +40,7 @@ class Load:
         items = []
         for request in requests(self._chance, self.ids, count=count, size=self.size, mark=self._mark()):
             _account(request.recipients, self.requested, self.bad)
-            items.append(Item(REQUESTS, request.request_id.encode(), encode(request)))
+            items.append(Item(REQUESTS, request.request_id.encode(), encode(request), events=self.size))
         self.request_bytes = len(items[-1].value)
         return items
 
@@ -66,7 +66,7 @@ class Load:
         for frame in frames(self._chance, self.ids, count=count, size=self.size, mark=self._mark(), first=self._frames):
             for result in frame.results:
                 self.outcomes[frame.campaign][_plain_tally.column(result.outcome)] += 1
-            items.append(Item(RESULTS, frame.campaign.encode(), encode(frame)))
+            items.append(Item(RESULTS, frame.campaign.encode(), encode(frame), events=self.size))
         self._frames += count
         self.frame_bytes = len(items[-1].value)
         return items

@@ -12,17 +12,15 @@ and compared with what was fed.
 import argparse
 import random
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # before benchmarks/, where streams.py hides streams/
 
 from benchmarks import _plain_tally, _plain_validate
-from benchmarks._feeding import Feed, Item, feed, make_topics
-from benchmarks._harness import Report, Subject, Turn, at_least_one, parser
+from benchmarks._feeding import Feed, Item, Side, feed, make_topics, turns
+from benchmarks._harness import Report, Subject, at_least_one, parser
 from benchmarks._plain_options import PARTITIONS
-from benchmarks._running import Running, bench_main, python, running, say, worker_settings
+from benchmarks._running import Running, bench_main, python, role_settings, running, say
 from benchmarks._streams_checks import check_plain_tally, check_plain_validate, check_tally, check_validate
 from benchmarks._streams_load import Load
 from benchmarks._workload import campaign_record, campaigns, content_record
@@ -35,9 +33,6 @@ EXAMPLES = """\
   .venv/bin/python benchmarks/streams.py                    about two minutes
   .venv/bin/python benchmarks/streams.py --runs 7 --json
   .venv/bin/python benchmarks/streams.py --campaigns 10 --frames 20 --messages 500 --runs 1"""
-
-_SETTLED_WITHIN_S = 90.0
-_TURN_WITHIN_S = 120.0
 
 
 def main() -> None:
@@ -59,50 +54,24 @@ async def _bench(options: argparse.Namespace, at: Path, bootstrap: str) -> Repor
     async with feed(bootstrap) as kafka_feed:
         await _prepare(kafka_feed, bootstrap, ids)
         with (
-            running("worker", python("-m", "cli", "worker"), worker_settings(bootstrap, at), at) as worker,
+            running("worker", python("-m", "cli", "worker"), role_settings(bootstrap, at), at) as worker,
             running("plain-validate", _plain(_plain_validate.__name__), plain, at) as validate,
             running("plain-tally", _plain(_plain_tally.__name__), plain, at) as tally,
         ):
             sides = _sides(load, options, worker, validate, tally)
-            say(f"meeting {len(ids)} campaigns ...")
-            for side in sides:
-                await side.turn(kafka_feed, side.meet(len(ids)), within_s=_SETTLED_WITHIN_S)
-            measured = [await _turn(kafka_feed, sides, number) for number in range(options.runs)]
+            routed, plain_routed, judged, plain_judged = await turns(
+                kafka_feed, sides, first=len(ids), runs=options.runs
+            )
             say("comparing what was published with what was fed ...")
             checks = [
                 await check(kafka_feed, load)
                 for check in (check_validate, check_plain_validate, check_tally, check_plain_tally)
             ]
-    routed, plain_routed, judged, plain_judged = zip(*measured, strict=True)
     subjects = [
         Subject("validate_route", "recipients", routed, plain_routed),
         Subject("tally_judge", "results", judged, plain_judged),
     ]
     return Report("streams", subjects, checks, _facts(options, load))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Side:
-    """One process and one kind of record."""
-
-    process: Running
-    group: str
-    topics: list[str]  # done when all of them are
-    meet: Callable[[int], list[Item]]  # one record for every campaign
-    make: Callable[[int], list[Item]]  # what is measured
-    records: int  # of a turn
-    size: int = 1  # events of a record
-
-    async def turn(self, kafka_feed: Feed, items: list[Item], *, within_s: float) -> Turn:
-        """Feed records, and wait until everything about them is done."""
-        return await kafka_feed.turn(
-            self.process,
-            items,
-            events=len(items) * self.size,
-            group=self.group,
-            topics=self.topics,
-            within_s=within_s,
-        )
 
 
 def _sides(load: Load, options: argparse.Namespace, worker: Running, validate: Running, tally: Running) -> list[Side]:
@@ -114,8 +83,7 @@ def _sides(load: Load, options: argparse.Namespace, worker: Running, validate: R
             topics=[REQUESTS, COMMANDS],
             meet=load.requests,
             make=load.requests,
-            records=options.frames,
-            size=options.size,
+            amount=options.frames,
         ),
         Side(
             process=validate,
@@ -123,7 +91,7 @@ def _sides(load: Load, options: argparse.Namespace, worker: Running, validate: R
             topics=[_plain_validate.REQUESTS],
             meet=load.plain_requests_to_all,
             make=load.plain_requests,
-            records=options.messages,
+            amount=options.messages,
         ),
         Side(
             process=worker,
@@ -131,8 +99,7 @@ def _sides(load: Load, options: argparse.Namespace, worker: Running, validate: R
             topics=[RESULTS, RATES, COMMANDS],
             meet=load.frames,
             make=load.frames,
-            records=options.frames,
-            size=options.size,
+            amount=options.frames,
         ),
         Side(
             process=tally,
@@ -140,17 +107,9 @@ def _sides(load: Load, options: argparse.Namespace, worker: Running, validate: R
             topics=[_plain_tally.RESULTS],
             meet=load.plain_results,
             make=load.plain_results,
-            records=options.messages,
+            amount=options.messages,
         ),
     ]
-
-
-async def _turn(kafka_feed: Feed, sides: list[Side], number: int) -> list[Turn]:
-    """Each of the four once."""
-    turns = [await one.turn(kafka_feed, one.make(one.records), within_s=_TURN_WITHIN_S) for one in sides]
-    shown = ", ".join(f"{one.per_cpu_s:,.0f}" for one in turns)
-    say(f"turn {number + 1}: {shown} events per CPU second")
-    return turns
 
 
 async def _prepare(kafka_feed: Feed, bootstrap: str, ids: list[str]) -> None:
