@@ -1,6 +1,7 @@
 """Who climbs, who comes back, who needs a human; and that a replay releases nobody."""
 
 import itertools
+from collections.abc import Callable
 from typing import get_args
 
 import msgspec
@@ -338,6 +339,15 @@ def test_after_a_pause_only_what_is_new_is_judged() -> None:
     assert step(standing, scope=SCOPE, campaign=CAMPAIGN, now=worse.at, rates=worse)[0].state == "paused"
 
 
+def test_trouble_that_goes_on_after_a_pause_pauses_again_although_it_is_smaller() -> None:
+    standing = told(in_state("paused"), "review", T0 + PAUSE_MS)[0]
+    smaller = Counts(accepted=890, block=410, deferral=410, attempts=1_300)
+    for later_ms, state in ((MINUTE, "throttled"), (DWELL_MS, "paused")):
+        snapshot = rates(smaller, T0 + PAUSE_MS + later_ms, shorter=Counts())
+        standing, _ = step(standing, scope=SCOPE, campaign=CAMPAIGN, now=snapshot.at, rates=snapshot)
+        assert standing.state == state
+
+
 def test_each_pause_takes_twice_as_long_up_to_a_day() -> None:
     standing, now, lengths = start(T0), T0, []
     for number in range(7):
@@ -495,6 +505,19 @@ def test_old_mail_that_leaves_the_window_is_no_evidence() -> None:
     assert step(standing, scope=SCOPE, campaign=CAMPAIGN, now=snapshot.at, rates=snapshot)[1] is None
 
 
+def test_a_few_new_bounces_while_old_mail_leaves_the_window_are_no_breach() -> None:
+    """Six new ones; of the old mail forty messages more have left the window than new ones have come."""
+    standing = released()
+    snapshot = rates(Counts(accepted=900, hard_bounce=66, attempts=966), T0 + HOUR + 3 * MINUTE)
+    assert step(standing, scope=SCOPE, campaign=CAMPAIGN, now=snapshot.at, rates=snapshot)[1] is None
+
+
+def test_a_late_signal_for_old_mail_has_its_mail_among_the_trials() -> None:
+    standing = released()
+    late = msgspec.structs.replace(GRAVE, complaint=1, hard_bounce=63)
+    assert seen(standing, late, T0 + HOUR + MINUTE)[1] is None
+
+
 def test_a_pristine_hit_from_before_the_release_is_forgiven_and_a_new_one_is_not() -> None:
     standing = told(seen(start(T0), PRISTINE)[0], "release", T0 + HOUR)[0]
     old = rates(PRISTINE, T0 + HOUR + MINUTE, shorter=Counts())
@@ -519,6 +542,21 @@ def test_a_release_without_known_counts_takes_the_next_rates_as_its_line() -> No
     assert (standing.state, decision) == ("healthy", None)
     worse = Counts(accepted=1_700, hard_bounce=300, attempts=2_000)
     assert seen(standing, worse, T0 + 4)[0].state == "isolated"
+
+
+LONG_AGO = {
+    "before_it_recovered": lambda: after_good_rates(in_state("throttled"), T0 + MINUTE, T0 + 3 * HOUR)[0],
+    "before_an_earlier_release": lambda: told(in_state("isolated"), "release", T0 + HOUR)[0],
+}
+
+
+@pytest.mark.parametrize("recovered", LONG_AGO.values(), ids=LONG_AGO.keys())
+def test_counts_from_long_ago_are_never_the_line(recovered: Callable[[], Standing]) -> None:
+    standing, later = recovered(), T0 + 10 * 24 * HOUR
+    standing = told(standing, "isolate", later, number="later")[0]
+    standing = told(standing, "release", later + 1, number="later")[0]
+    standing, decision = seen(standing, Counts(accepted=9_000, hard_bounce=600, attempts=9_600), later + 2)
+    assert (standing.state, decision) == ("healthy", None)
 
 
 def test_the_line_is_forgotten_after_seven_days() -> None:
@@ -803,6 +841,12 @@ def test_rates_of_a_worker_whose_clock_is_behind_count_by_their_offsets() -> Non
     newer = rates(GRAVE, T0 - 30_000, applied=(11, 5))
     assert step(standing, scope=SCOPE, campaign=CAMPAIGN, now=T0, rates=newer)[0].state == "isolated"
     older = rates(GRAVE, T0 + 30_000, applied=(9, 5))
+    assert step(standing, scope=SCOPE, campaign=CAMPAIGN, now=T0, rates=older)[0].state == "throttled"
+
+
+def test_rates_without_offsets_go_by_their_time() -> None:
+    standing = seen(start(T0), BREACH)[0]
+    older = rates(GRAVE, T0 - 1)
     assert step(standing, scope=SCOPE, campaign=CAMPAIGN, now=T0, rates=older)[0].state == "throttled"
 
 

@@ -1,5 +1,7 @@
 """The pauses grow, are spread, respect what a category asks for, and end."""
 
+from collections import Counter
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -68,7 +70,8 @@ def test_no_jitter_comes_earlier_than_the_category_asks(category: str, jitter: f
 
 
 def test_messages_that_must_wait_do_not_all_come_back_at_once() -> None:
-    assert len({pause_s(1, "greylisted", jitter / 10) for jitter in range(-10, 11)}) > 10
+    pauses = Counter(pause_s(1, "greylisted", jitter / 10) for jitter in range(-10, 11))
+    assert max(pauses.values()) <= 2
 
 
 def test_a_full_mailbox_is_tried_three_times_in_all() -> None:
