@@ -5,6 +5,8 @@ import json
 import sys
 from pathlib import Path
 
+import click
+
 from cli.logs import configure
 from cli.sender_role import run_sender
 from policy.settings import Endpoint, Settings
@@ -20,14 +22,17 @@ if __name__ == "__main__":
         connections=given["connections"],
         grace_s=10,
     )
-    asyncio.run(
-        run_sender(
-            settings,
-            given["campaign"],
-            Keys(address=b"a" * 32, return_path=b"r" * 32),
-            bootstrap=given["bootstrap"],
-            dkim_folder=Path("/nonexistent"),
-            name=given["name"],
-            session_s=given["session_s"],
-        )
+    work = run_sender(
+        settings,
+        given["campaign"],
+        Keys(address=b"a" * 32, return_path=b"r" * 32),
+        bootstrap=given["bootstrap"],
+        dkim_folder=Path("/nonexistent"),
+        name=given["name"],
+        session_s=given["session_s"],
     )
+    try:
+        asyncio.run(work)
+    except click.ClickException as ended:
+        ended.show()
+        sys.exit(ended.exit_code)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from cli.kafka import EmbeddedKafka
+from cli.kafka import EmbeddedKafka, default_cache
 from policy.routing import partition_of
 from policy.settings import Settings
 from schemas.base import Record
@@ -134,6 +134,13 @@ class Journey:
 
 @pytest.fixture
 async def journey(kafka: EmbeddedKafka, unique: str, tmp_path: Path) -> AsyncIterator[Journey]:
+    async with on(kafka, unique, tmp_path) as one:
+        yield one
+
+
+@contextlib.asynccontextmanager
+async def on(kafka: EmbeddedKafka, unique: str, tmp_path: Path) -> AsyncIterator[Journey]:
+    """A journey over a broker."""
     await create(kafka.bootstrap, SETTINGS)
     await create_for_campaigns(kafka.bootstrap, [unique], SETTINGS)
     producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap, enable_idempotence=True)
@@ -233,3 +240,36 @@ async def test_a_frozen_sender_that_wakes_up_after_it_was_replaced_sends_nothing
     assert set(outcomes.values()) <= {"accepted", "in_doubt"}
     assert copies(journey.server).most_common(1)[0][1] == 1
     assert Counter(outcomes.values())["in_doubt"] <= 2 * CONNECTIONS
+
+
+@pytest.mark.faults
+async def test_a_broker_that_is_killed_and_comes_back_loses_and_doubles_nothing(unique: str, tmp_path: Path) -> None:
+    with EmbeddedKafka(tmp_path / "kafka", cache=default_cache()) as kafka:
+        async with on(kafka, unique, tmp_path) as journey:
+            await journey.prepare(in_doubt="hold")
+            await journey.control(may_send=True, per_second=100)
+            process = await journey.start()
+            await until(lambda: len(journey.server.taken) >= 100, within_s=20)
+            await asyncio.to_thread(kafka.kill)
+            await asyncio.to_thread(kafka.start)
+            outcomes = await journey.stage.has_outcomes(MESSAGES, within_s=60)
+            assert process.returncode is None
+        assert Counter(outcomes.values()) == {"accepted": MESSAGES}
+        assert len(journey.server.taken) == MESSAGES
+
+
+@pytest.mark.faults
+async def test_a_broker_that_does_not_come_back_ends_the_sender_with_exit_code_3(unique: str, tmp_path: Path) -> None:
+    with EmbeddedKafka(tmp_path / "kafka", cache=default_cache()) as kafka:
+        async with on(kafka, unique, tmp_path) as journey:
+            await journey.prepare(in_doubt="hold")
+            await journey.control(may_send=True, per_second=100)
+            process = await journey.start()
+            await until(lambda: len(journey.server.taken) >= 100, within_s=20)
+            await asyncio.to_thread(kafka.kill)
+            await asyncio.sleep(1.0)
+            sent = len(journey.server.taken)
+            assert await asyncio.wait_for(process.wait(), 90) == 3
+            assert len(journey.server.taken) <= sent + 2 * CONNECTIONS
+            assert journey.said("cannot go on") > 0
+            await asyncio.to_thread(kafka.start)  # so that the test's own clients can close
