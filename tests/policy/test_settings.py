@@ -30,6 +30,7 @@ A_VALUE = {
     "sender_web": "localhost:9100",
     "hostname": "mail-1.example.com",
     "bind": "192.0.2.7",
+    "dkim_folder": "/etc/mailcordon/dkim",
     "partitions": "12",
     "outbound_partitions": "1",
     "replication": "3",
