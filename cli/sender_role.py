@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
 import structlog
+from aiokafka.errors import KafkaError
 
+from cli.failures import OutsideFailed, WrongUse
 from cli.lifetime import told_to_end
 from policy.addresses import hostname
 from policy.naming import campaign_name
@@ -18,7 +20,7 @@ from policy.tokens import Keys
 from schemas.topics import CAMPAIGNS, CONTENTS, CONTROL, SUPPRESSIONS
 from smtp.client import Bounds as HopBounds
 from smtp.client import SmtpMailer
-from smtp.dkim import Key, keys_for
+from smtp.dkim import Key, UnusableKey, keys_for
 from smtp.mx import NextHops
 from smtp.sending.compose import Composer
 from smtp.sending.ports import SystemClock
@@ -26,7 +28,7 @@ from smtp.sending.sender import Bounds, Sender
 from smtp.session import Opener
 from streams.catalogue import Catalogue
 from streams.probe import Probe
-from streams.sender_kafka import SESSION_S, KafkaInbox, KafkaLedger, KafkaResults, Writer
+from streams.sender_kafka import SESSION_S, CannotRead, KafkaInbox, KafkaLedger, KafkaResults, Writer
 
 log = structlog.get_logger()
 
@@ -44,12 +46,35 @@ async def run_sender(
     session_s: float = SESSION_S,
     end: Callable[[], Awaitable[None]] = told_to_end,
 ) -> None:
-    """Send one campaign's mail until ``end`` returns; raises what made it impossible to go on.
+    """Send one campaign's mail until ``end`` returns.
 
     ``dkim_folder`` holds the signing keys, ``DOMAIN/SELECTOR.pem``.  ``name`` stands in every result; it should tell
-    replicas apart.
+    replicas apart.  What makes it impossible to go on ends the command with a sentence; nothing is lost by that.
     """
     name = name or f"{campaign_name(campaign)}@{socket.gethostname()}"
+    try:
+        await _send(settings, campaign, keys, bootstrap, dkim_folder, name, session_s, end)
+    except UnusableKey as wrong:
+        raise WrongUse(f"DKIM key {wrong}") from wrong
+    except (ExceptionGroup, KafkaError, CannotRead) as failed:
+        causes = _causes(failed)
+        if not all(isinstance(cause, KafkaError | OSError | TimeoutError | CannotRead) for cause in causes):
+            raise  # a mistake of ours: with its traceback
+        said = "; ".join(dict.fromkeys(str(cause) or type(cause).__name__ for cause in causes))
+        log.error("sender cannot go on", campaign=campaign, cause=said)  # noqa: TRY400 - the cause is the sentence
+        raise OutsideFailed(f"the sender of {campaign} cannot go on: {said}") from failed
+
+
+async def _send(
+    settings: Settings,
+    campaign: str,
+    keys: Keys,
+    bootstrap: str,
+    dkim_folder: Path,
+    name: str,
+    session_s: float,
+    end: Callable[[], Awaitable[None]],
+) -> None:
     async with contextlib.AsyncExitStack() as stack:
         ending = asyncio.ensure_future(end())
         stack.callback(ending.cancel)
@@ -87,6 +112,12 @@ async def run_sender(
         async with _probed(settings, sender):
             ending.add_done_callback(lambda _: sender.stop())
             await sender.run()
+
+
+def _causes(failed: BaseException) -> list[BaseException]:
+    if isinstance(failed, BaseExceptionGroup):
+        return [cause for one in failed.exceptions for cause in _causes(one)]
+    return [failed]
 
 
 async def _begin(catalogue: Catalogue, writer: Writer) -> None:

@@ -7,7 +7,6 @@ broker, stops before anybody else can have been given the partition.
 """
 
 import asyncio
-import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from typing import Protocol, TypeVar
@@ -70,8 +69,7 @@ class Writer:
 
     async def stop(self) -> None:
         """Close; what is still on its way after some seconds is given up."""
-        with contextlib.suppress(TimeoutError, KafkaError):
-            await asyncio.wait_for(self._producer.stop(), CLOSE_WITHIN_S)
+        await _closed(self._producer.stop())
 
     async def write(self, topic: str, record: Record, *, key: str | None = None, partition: int | None = None) -> int:
         """Write one record and wait until it is safe; answers its offset."""
@@ -124,7 +122,7 @@ class KafkaLedger:
                     if entry is not None:
                         yield record.offset, entry
         finally:
-            await consumer.stop()
+            await _closed(consumer.stop())
 
     @staticmethod
     def _entry(record: ConsumerRecord) -> LedgerEntry | None:
@@ -264,8 +262,7 @@ class KafkaInbox:
         for task in (self._keeping, self._told):
             if task is not None:
                 task.cancel()
-        with contextlib.suppress(TimeoutError, KafkaError):
-            await _within(self._consumer.stop(), CLOSE_WITHIN_S)
+        await _closed(self._consumer.stop())
 
     async def _keep_lease(self) -> None:
         while True:
@@ -342,3 +339,12 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ha
 
 async def _within(waiting: Awaitable[T], seconds: float) -> T:
     return await asyncio.wait_for(waiting, seconds)
+
+
+async def _closed(closing: Awaitable[None]) -> None:
+    """Let a client close, for some seconds; without a broker it may hang, or end with its own tasks' cancellation."""
+    task = asyncio.ensure_future(closing)
+    await asyncio.wait({task}, timeout=CLOSE_WITHIN_S)
+    task.cancel()
+    if task.done() and not task.cancelled() and (failed := task.exception()) is not None:
+        log.info("client closed with an error", cause=f"{type(failed).__name__}: {failed}"[:300])
