@@ -59,6 +59,8 @@ class Judge:
 
     async def rates(self, message: Message) -> None:
         """Judge a campaign by its live windows; scopes within a campaign are for its sender and for people."""
+        if message.value is None:  # a tombstone: nothing is known of a scope any more, and nothing follows
+            return
         match decode(RatesSnapshot, message.value):
             case Malformed() as malformed:
                 await self._aside.malformed(message, malformed)

@@ -215,6 +215,14 @@ async def test_scopes_within_a_campaign_move_no_control() -> None:
     assert bench.out.sent == []
 
 
+async def test_a_tombstone_of_rates_is_nothing_to_judge() -> None:
+    bench = Bench()
+
+    await bench.judge.rates(Arrived(None, topic=RATES, partition=HOME))
+
+    assert bench.out.sent == []
+
+
 async def test_a_command_for_a_stranger_is_set_aside_after_a_look() -> None:
     bench = Bench(known=Knowledge())
 

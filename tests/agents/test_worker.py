@@ -170,3 +170,13 @@ async def test_a_dead_letter_that_is_put_back_is_handled_again(plant: Plant, wor
 
 def _raw(letter: DeadLetter) -> bytes:
     return base64.b64decode(letter.raw)
+
+
+def test_a_worker_with_other_partitions_than_the_broker_ends_and_says_so(plant: Plant) -> None:
+    wrong = plant.worker(partitions=3)
+    wrong.start()
+
+    code, log = wrong.ended()
+
+    assert code == 1
+    assert "topic mail.campaigns has 4 partitions and the setting partitions says 3" in log
