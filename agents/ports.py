@@ -1,7 +1,7 @@
 """What agents ask of the world, in their own words; the real ones are in ``streams``, tests bring doubles."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from policy.templates import BadContent, Template
@@ -60,8 +60,8 @@ class Known(Protocol):
     def rates(self) -> Mapping[str, RatesSnapshot]:
         """By scope."""
 
-    def suppressed(self, address_hash: str, campaign: str) -> str | None:
-        """Why an address gets no mail of a campaign."""
+    def suppressed_in(self, campaign: str) -> Callable[[str], str | None]:
+        """Answers, for an address hash, why it gets no mail of a campaign; None if it may get it."""
 
     async def caught_up(self, timeout_s: float) -> bool:
         """Wait until everything is in that was published before this call."""

@@ -6,7 +6,6 @@ and what makes our own code fail becomes a dead letter too.
 
 import asyncio
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -93,7 +92,7 @@ class Validate:
             request,
             campaign=self._known.campaigns.get(wanted.campaign),
             template=self._known.templates.get((wanted.campaign, wanted.content)),
-            suppressed=partial(self._known.suppressed, campaign=wanted.campaign),
+            suppressed=self._known.suppressed_in(wanted.campaign),
             keys=self._keys,
             now=now,
             screens=self._screens,

@@ -91,10 +91,14 @@ class Catalogue:
 
     def suppressed(self, address_hash: str, campaign: str) -> str | None:
         """Why an address gets no mail of a campaign; None if it may get it."""
+        return self.suppressed_in(campaign)(address_hash)
+
+    def suppressed_in(self, campaign: str) -> Callable[[str], str | None]:
+        """The same question for many addresses of one campaign, as things stand now."""
         known = self.campaigns.get(campaign)
         tenant = [f"tenant:{known.tenant}"] if known is not None else []
         scopes = (PLATFORM, *tenant, campaign_scope(campaign))
-        return self.suppressions.reason(address_hash, scopes, now=time.time_ns() // 1_000_000)
+        return self.suppressions.within(scopes, now=time.time_ns() // 1_000_000)
 
     def _take(self, record: ConsumerRecord) -> None:
         """Apply one record; whatever is wrong with it stays with it."""

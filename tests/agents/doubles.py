@@ -1,6 +1,6 @@
 """Doubles that remember: what agents publish, what they know, and a table in memory."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,8 +62,8 @@ class Knowledge:
     arriving: list[Campaign | Content] = field(default_factory=list)
     waits: int = 0
 
-    def suppressed(self, address_hash: str, campaign: str) -> str | None:
-        return self.reasons.get(address_hash)
+    def suppressed_in(self, campaign: str) -> Callable[[str], str | None]:
+        return self.reasons.get
 
     async def caught_up(self, timeout_s: float) -> bool:
         self.waits += 1

@@ -8,7 +8,7 @@ from agents.route import Route
 from agents.validate import MAX_HEADERS_BYTES, Validate
 from policy.naming import outbound_topic
 from policy.routing import partition_of
-from policy.tokens import Keys
+from policy.tokens import Keys, address_hash
 from schemas.codec import encode
 from schemas.reputation import Control
 from schemas.sending import OutboundFrame, Pace, Refused
@@ -171,6 +171,16 @@ async def test_an_overlong_message_id_leaves_a_refusal_that_fits() -> None:
     (refused,) = bench.refused
     assert refused.message_id is None
     assert bench.admitted == ["m-1"]
+
+
+async def test_a_suppressed_address_gets_no_mail() -> None:
+    bench = Bench()
+    bench.known.reasons[address_hash(KEYS, "ann2@example.org")] = "complaint"
+
+    await bench.handle(request(ann(1), ann(2)))
+
+    assert bench.admitted == ["m-1"]
+    assert [(one.message_id, one.reason) for one in bench.refused] == [("m-2", "suppressed")]
 
 
 async def test_a_retired_campaign_gets_no_mail_on_its_way() -> None:
