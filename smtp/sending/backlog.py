@@ -75,7 +75,6 @@ class Job:
     starts_at: int
     expires_at: int | None
     attempts: int = 0
-    has_room: bool = False
 
     @property
     def message_id(self) -> str:

@@ -5,7 +5,8 @@ that entries grow with the load and nobody waits for a timer.  Published frames 
 of consecutive entries, up to 500, and carry the position of the last of them.
 
 A step through a crash.  Killed before an intent is acknowledged: nothing was sent.  Between intent and result: the
-message is in doubt, and so are at most as many messages as may be under way.  Between a result and its frame: the
+message is in doubt.  That is at most one message per worker, because the entry with a worker's next intent also holds
+(or comes after) the result of its last message.  Between a result and its frame: the
 successor finds the result newer than the last ``published`` mark and publishes it, entry by entry and with the
 entry's own position; a reader that keeps the newest position drops what it has had.  Between a frame and the commit:
 the outbound frame is read again, every message in it is done, and it is committed.
@@ -71,7 +72,6 @@ class Recorder:
         ledger: Ledger,
         results: Results,
         clock: Clock,
-        in_flight: int,
         on_recorded: Callable[[Job, DeliveryResult], None],
         gather_s: float = 0.001,
         publish_every_s: float = 0.05,
@@ -85,7 +85,6 @@ class Recorder:
         self._on_recorded = on_recorded
         self._gather_s = gather_s
         self._publish_every_s = publish_every_s
-        self._room = asyncio.Semaphore(in_flight)
         self._pages: dict[int, _Page] = {}
         self._to_write = asyncio.Event()
         self._to_publish = asyncio.Event()
@@ -103,19 +102,7 @@ class Recorder:
         self._pages[lane.partition] = page
 
     async def intend(self, job: Job) -> None:
-        """Write down that a message is about to be sent; returns when that is safe.
-
-        Waits while ``in_flight`` messages have an intent and no result that is safe.
-        """
-        await self._room.acquire()
-        job.has_room = True
-        try:
-            await self._write_intent(job)
-        except BaseException:
-            self._leave_room(job)
-            raise
-
-    async def _write_intent(self, job: Job) -> None:
+        """Write down that a message is about to be sent; returns when that is safe."""
         page = self._page(job.lane)
         safe: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         page.intents.append((job.message_id, safe))
@@ -125,7 +112,6 @@ class Recorder:
     def settle(self, job: Job, result: DeliveryResult) -> None:
         """Write down, and tell, what became of a message."""
         if job.lane.is_lost:
-            self._leave_room(job)
             return
         self._page(job.lane).settled.append((job, result))
         self._to_write.set()
@@ -152,8 +138,6 @@ class Recorder:
         if page is not None and page.lane is lane:
             del self._pages[lane.partition]
             _answer(page.intents, is_safe=False)
-            for job, _ in page.settled:
-                self._leave_room(job)
 
     async def write(self) -> None:
         """Write entries, for ever; a ledger that cannot be written ends this with its error."""
@@ -190,8 +174,10 @@ class Recorder:
 
     async def _write(self, page: _Page) -> None:
         page.is_being_written = True
-        intents, page.intents = page.intents, []
         settled, page.settled = page.settled[:FRAME_RESULTS], page.settled[FRAME_RESULTS:]
+        intents: list[tuple[str, asyncio.Future[None]]] = []
+        if not page.settled:  # a worker's next intent is never ahead of its last result
+            intents, page.intents = page.intents, []
         is_safe = False
         try:
             if await self._is_ours(page.lane):
@@ -201,8 +187,6 @@ class Recorder:
         finally:
             page.is_being_written = False
             _answer(intents, is_safe=is_safe)
-            for job, _ in () if is_safe else settled:
-                self._leave_room(job)
             self._move_on()
         if page.settled:
             self._to_write.set()
@@ -228,7 +212,6 @@ class Recorder:
             page.untold.append((offset, to_tell))
             self._to_publish.set()
         for job, result in settled:
-            self._leave_room(job)
             self._on_recorded(job, result)
 
     async def _publish_one(self, page: _Page) -> None:
@@ -284,11 +267,6 @@ class Recorder:
         if page is None or page.lane is not lane:
             raise PartitionLost
         return page
-
-    def _leave_room(self, job: Job) -> None:
-        if job.has_room:
-            job.has_room = False
-            self._room.release()
 
     def _move_on(self) -> None:
         progress, self._progress = self._progress, asyncio.Event()

@@ -1,7 +1,7 @@
 """The sender of one campaign: takes frames, sends their messages, writes down and tells what became of them.
 
 What it promises, whatever ends it: a message that was taken is sent or accounted for; nothing goes out without an
-acknowledged intent, and nothing when the gate is closed; at most ``2 × connections`` messages can be in doubt.
+acknowledged intent, and nothing when the gate is closed; at most as many messages as ``connections`` can be in doubt.
 """
 
 import asyncio
@@ -47,11 +47,6 @@ class Bounds:
         """Most messages of one domain under way, so that one that answers slowly leaves room for the others."""
         return max(1, self.connections - self.connections // 4)
 
-    @property
-    def in_flight(self) -> int:
-        """Most messages whose fate is not written down."""
-        return 2 * self.connections
-
 
 class Sender:
     """One sender process; :meth:`run` ends after :meth:`stop`, or with the error that made it impossible to go on."""
@@ -87,7 +82,6 @@ class Sender:
             ledger=ledger,
             results=results,
             clock=clock,
-            in_flight=bounds.in_flight,
             on_recorded=self._recorded,
         )
         self._lanes = Lanes(
