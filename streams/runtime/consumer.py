@@ -99,6 +99,12 @@ class SafeConsumer(driver.Consumer):
         self._acked_index[tp].clear()
         return next(iter(self._open[tp]), self._next[tp])
 
+    def _forget(self) -> None:
+        """Close the book: all that is not committed comes again, here or elsewhere."""
+        for tp in list(self._next):
+            for book in (self._open, self._next, self._acked, self._acked_index):
+                book.pop(tp, None)
+
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Offsets that do not exist need no entry in this book."""
 
@@ -127,6 +133,7 @@ class SafeConsumer(driver.Consumer):
             except Exception as error:  # aiokafka logs what a listener raises, and goes on as if it were well
                 await self.crash(error)
                 raise
+        self._forget()
         await super().on_partitions_revoked(revoked)
 
     async def wait_empty(self) -> None:
@@ -198,9 +205,7 @@ class SafeConsumer(driver.Consumer):
         if not self._unsought:
             return
         await self._set_aside(set(self._unsought))
-        for tp in list(self._next):  # all that is not committed comes again
-            for book in (self._open, self._next, self._acked, self._acked_index):
-                book.pop(tp, None)
+        self._forget()
         limit = self.app.conf.broker_request_timeout * SEEK_SHARE_OF_REQUEST_TIMEOUT
         try:
             async with asyncio.timeout(limit):
