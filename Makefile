@@ -41,8 +41,9 @@ lint: setup ## ruff, mypy --strict, import direction
 bench: setup ## every claim about speed, beside its baseline
 	@for bench in benchmarks/[a-z]*.py; do echo "== $$bench"; $(BIN)/python $$bench --json || exit 1; done
 
-schemas: setup ## write schemas/generated anew from the records
+schemas: setup ## write schemas/generated, the file map and the settings table anew
 	@$(BIN)/python -m schemas.generate
+	@$(BIN)/python -m tests.prose
 
 lock: setup ## resolve the dependencies anew into the two hashed lock files
 	@$(BIN)/pip install --quiet --disable-pip-version-check uv

@@ -17,6 +17,7 @@ from cli.failures import OutsideFailed
 from policy.settings import Settings
 from schemas.base import Record
 from schemas.codec import encode
+from streams.stopping import stop
 
 T = TypeVar("T")
 
@@ -116,7 +117,7 @@ async def read_to_end(bootstrap: str, topic: str) -> AsyncIterator[aiokafka.Cons
                 raise TimeoutError(f"topic {topic} could not be read to its end")
             open_partitions = {one for one in open_partitions if ends[one] > await consumer.position(one)}
     finally:
-        await consumer.stop()
+        await stop(consumer)
 
 
 def operator() -> str:

@@ -9,7 +9,7 @@ from cli import broker as brokers
 from cli.settings import as_environment, data_folder
 from k8s.cluster import SenderSpec
 from k8s.process import ProcessCluster
-from policy.settings import Settings
+from policy.settings import Endpoint, Settings
 
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "XDG_CACHE_HOME", "PYTHONPATH", "VIRTUAL_ENV")
 
@@ -44,6 +44,8 @@ class _Local:
             "MAILCORDON_KAFKA": bootstrap,
             "MAILCORDON_SECRET_FILE": str(brokers.secret_file(settings)),
             "MAILCORDON_DATA": str(data_folder(settings)),
+            # any free port: several senders share this machine, and each says where it listens (cli.targets)
+            "MAILCORDON_SENDER_WEB": str(Endpoint(settings.sender_web.host, 0)),
         }
 
     def command(self, spec: SenderSpec, ordinal: int) -> list[str]:

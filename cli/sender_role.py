@@ -12,10 +12,12 @@ from aiokafka.errors import KafkaError
 
 from cli.failures import OutsideFailed, WrongUse
 from cli.lifetime import told_to_end
+from cli.settings import data_folder
+from cli.targets import announced
 from policy.addresses import hostname
 from policy.naming import campaign_name
 from policy.providers import Providers
-from policy.settings import Settings
+from policy.settings import Endpoint, Settings
 from policy.tokens import Keys
 from schemas.topics import CAMPAIGNS, CONTENTS, CONTROL, SUPPRESSIONS
 from smtp.client import Bounds as HopBounds
@@ -109,7 +111,7 @@ async def _send(
                 connections=settings.connections, grace_s=settings.grace_s, deaf_after_s=settings.deaf_after_s
             ),
         )
-        async with _probed(settings, sender):
+        async with _probed(settings, sender, campaign=campaign, name=name):
             ending.add_done_callback(lambda _: sender.stop())
             await sender.run()
 
@@ -139,7 +141,7 @@ async def _unless_ended(work: Awaitable[None], ending: "asyncio.Future[None]") -
 
 
 @contextlib.asynccontextmanager
-async def _probed(settings: Settings, sender: Sender) -> AsyncIterator[None]:
+async def _probed(settings: Settings, sender: Sender, *, campaign: str, name: str) -> AsyncIterator[None]:
     probe = Probe(
         settings.sender_web,
         sender.metrics.registry,
@@ -148,8 +150,10 @@ async def _probed(settings: Settings, sender: Sender) -> AsyncIterator[None]:
     )
     await probe.start()
     log.info("metrics and health", port=probe.port)
+    where = Endpoint(settings.sender_web.host, probe.port)
     try:
-        yield
+        with announced(data_folder(settings) / "metrics", campaign=campaign, name=name, where=where):
+            yield
     finally:
         await probe.stop()
 

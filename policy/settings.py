@@ -31,6 +31,8 @@ def endpoint(text: str) -> Endpoint:
     host, colon, port = text.strip().rpartition(":")
     if not colon or not host or not port.isascii() or not port.isdigit() or not 0 <= int(port) <= 65535:
         raise ValueError(f"expected host:port such as 127.0.0.1:2525, got {text!r}")
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise ValueError(f"an IPv6 address stands in brackets, such as [::1]:2525; got {text!r}")
     return Endpoint(host.strip("[]"), int(port))
 
 

@@ -15,6 +15,7 @@ from schemas.delivery import DeliveryFrame
 from schemas.reputation import Control, Decision, RatesSnapshot
 from schemas.sending import OutboundFrame, Refused
 from schemas.topics import CONTROL, DECISIONS, RATES, REFUSED, RESULTS
+from streams.stopping import stop
 
 _RECORDS: dict[str, type[Record]] = {
     REFUSED: Refused,
@@ -60,7 +61,7 @@ class Watch:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        await self._consumer.stop()
+        await stop(self._consumer)
 
     async def _follow(self) -> None:
         while True:

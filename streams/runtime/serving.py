@@ -5,8 +5,12 @@ already and only needs an exit code.
 """
 
 import asyncio
+import logging
 import os
 import signal
+import sys
+import threading
+from typing import NoReturn
 
 import faust
 import structlog
@@ -16,15 +20,29 @@ log = structlog.get_logger()
 CLEAN, CRASHED = 0, 1
 STOP_WITHIN_S = 90.0
 
+# After a crash there is little left to save, and the restart waits: commit what is done and leave the group, if the
+# broker answers.
+STOP_AFTER_CRASH_WITHIN_S = 10.0
+
 
 def run(app: faust.App, *, stop_within_s: float = STOP_WITHIN_S) -> int:
     """Run an app until SIGTERM or SIGINT; 0 when it has finished what it took, 1 when it crashed.
 
     ``stop_within_s`` bounds the stop: an agent may hang, and a flush waits for a broker that is away.  What is not
-    committed by then comes again.
+    committed by then comes again.  The process may end in here, when a thread of Faust does not.
     """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(app, stop_within_s))
+        code = runner.run(_serve(app, stop_within_s))
+    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
+        _end_now(code)  # Faust's consumer thread says goodbye to a broker that is away, for minutes
+    return code
+
+
+def _end_now(code: int) -> NoReturn:
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
@@ -49,6 +67,7 @@ async def _serve(app: faust.App, stop_within_s: float) -> int:
     cause = _cause(app, start)
     if cause is not None:
         log.critical("worker crashed", cause=repr(cause))
+        stop_within_s = min(stop_within_s, STOP_AFTER_CRASH_WITHIN_S)
     trouble = await _stop(app, start, stop_within_s)
     cause = cause or trouble or _cause(app, start)
     for task in (stop, end):
@@ -72,9 +91,8 @@ async def _stop(app: faust.App, start: asyncio.Task[None], within_s: float) -> B
             start.cancel()
             await asyncio.wait({start})
     except TimeoutError:
-        # Faust's consumer thread keeps the process alive; there is nothing left to wait for.
         log.critical("worker did not stop in time", within_s=within_s)
-        os._exit(CRASHED)
+        _end_now(CRASHED)
     except Exception as error:
         log.critical("worker did not stop well", cause=repr(error), exc_info=error)
         return error

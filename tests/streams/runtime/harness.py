@@ -126,6 +126,12 @@ class Lab:
         async with admin(self.bootstrap) as client:
             await client.create_topics([NewTopic(self.source, partitions, 1), NewTopic(self.sink, partitions, 1)])
 
+    async def create_changelog(self, *, largest: int) -> None:
+        """Make the table's changelog before the worker does, for records of so many bytes."""
+        async with admin(self.bootstrap) as client:
+            configs = {"cleanup.policy": "compact", "max.message.bytes": str(largest)}
+            await client.create_topics([NewTopic(self.changelog, self.partitions, 1, topic_configs=configs)])
+
     def worker(self, kind: str, **orders: Any) -> Process:
         process = Process(
             Orders(

@@ -183,14 +183,16 @@ async def agent_raises(scene: Scene) -> None:
 
 
 async def sends_fail(scene: Scene) -> None:
-    os.kill(scene.broker.pid, signal.SIGSTOP)
-    await until(lambda: scene.fleet.restarts > 0, within_s=60.0, what="the worker gives up")
-    os.kill(scene.broker.pid, signal.SIGCONT)
-    await scene.a_while()
+    """Freeze the broker for longer than a send may take, until that has caught a send on its way."""
+    while scene.fleet.restarts == 0:
+        os.kill(scene.broker.pid, signal.SIGSTOP)
+        await scene.seconds(12)
+        os.kill(scene.broker.pid, signal.SIGCONT)
+        await scene.a_while()
 
 
 Scenario = Callable[[Scene], Awaitable[None]]
-HASTY = {"settings": {"producer_request_timeout": 6.0}}
+HASTY = {"settings": {"producer_request_timeout": 4.0}}
 RAISES = {"raise_once_at": 150}
 GRACEFUL: set[Scenario] = {workers_are_restarted, one_two_one}
 

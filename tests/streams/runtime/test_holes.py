@@ -97,6 +97,20 @@ async def test_nothing_is_committed_before_its_table_writes_are_on_the_broker(la
     assert counted == (50 if kind == "safe" else 0)
 
 
+@both
+async def test_a_table_write_that_the_broker_refuses_ends_the_worker(lab: Lab, kind: str) -> None:
+    await lab.create()
+    await lab.create_changelog(largest=500)
+    worker = lab.worker(kind, settings=SAME)
+    await lab.produce(1, padding=3000)
+    if kind == "safe":
+        assert await worker.ended() == 1
+    else:
+        await lab.until_committed(1)
+    assert await lab.committed() == (0 if kind == "safe" else 1)
+    assert await lab.end(lab.changelog) == 0
+
+
 async def stays(ask: Callable[[], Awaitable[int]], value: int) -> None:
     """Look for a while whether something stays as it is: for about five commit intervals."""
     for _ in range(10):
