@@ -139,13 +139,13 @@ def machine() -> dict[str, object]:
     }
 
 
-def parser(purpose: str, examples: str) -> argparse.ArgumentParser:
+def parser(purpose: str, examples: str, *, runs: int) -> argparse.ArgumentParser:
     """The options that every benchmark has."""
     made = argparse.ArgumentParser(
         description=purpose, epilog=f"examples:\n{examples}", formatter_class=argparse.RawDescriptionHelpFormatter
     )
     made.add_argument("--json", action="store_true", help="print one JSON object as the last line")
-    made.add_argument("--runs", type=at_least_one, default=3, metavar="N", help="turns of each side (default 3)")
+    made.add_argument("--runs", type=at_least_one, default=runs, metavar="N", help=f"turns of each (default {runs})")
     made.add_argument("--keep", type=Path, metavar="FOLDER", help="keep logs and data of all processes there")
     return made
 

@@ -1,6 +1,7 @@
 """Where the mail of a benchmark goes: Debian's ``smtp-sink`` if it is here, else a sink of our own."""
 
 import contextlib
+import os
 import shutil
 import socket
 import time
@@ -53,7 +54,8 @@ def sink(at: Path, wanted: str) -> Iterator[Sink]:
     kept.mkdir(exist_ok=True)
     command = python("-m", _sink.__name__, str(port), str(kept), str(KEEP_EVERY))
     if found is not None:
-        command = [found, f"127.0.0.1:{port}", _BACKLOG]
+        as_nobody = ["-u", "nobody"] if os.geteuid() == 0 else []  # it refuses to stay root
+        command = [found, *as_nobody, f"127.0.0.1:{port}", _BACKLOG]
     with running("sink", command, {}, at) as process:
         _wait_until_it_listens(process, port)
         yield Sink(OWN if found is None else DEBIAN, port, kept)

@@ -41,7 +41,7 @@ from schemas.topics import CAMPAIGNS, CONTENTS, CONTROL
 from streams.topics import create, create_for_campaigns
 
 EXAMPLES = """\
-  .venv/bin/python benchmarks/sender.py                    about two minutes
+  .venv/bin/python benchmarks/sender.py                    about a minute
   .venv/bin/python benchmarks/sender.py --runs 7 --json
   .venv/bin/python benchmarks/sender.py --messages 200 --plain-messages 20 --runs 1"""
 
@@ -49,7 +49,7 @@ _FIRST = 100  # messages before the first turn: enough for every connection to h
 
 
 def main() -> None:
-    made = parser(__doc__ or "", EXAMPLES)
+    made = parser(__doc__ or "", EXAMPLES, runs=5)
     made.add_argument(
         "--messages", type=at_least_one, default=4_000, metavar="N", help="messages of our turns (default 4,000)"
     )

@@ -36,7 +36,7 @@ EXAMPLES = """\
 
 
 def main() -> None:
-    made = parser(__doc__ or "", EXAMPLES)
+    made = parser(__doc__ or "", EXAMPLES, runs=3)
     made.add_argument("--campaigns", type=at_least_one, default=200, metavar="N", help="campaigns (default 200)")
     made.add_argument("--size", type=at_least_one, default=500, metavar="N", help="events of a frame (default 500)")
     made.add_argument("--frames", type=at_least_one, default=400, metavar="N", help="frames of our turns (default 400)")
