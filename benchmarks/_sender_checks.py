@@ -44,8 +44,6 @@ async def check_plain(feed: Feed, load: Load) -> str:
 
 def check_sink(sink: Sink, load: Load) -> str:
     """The sink has as many messages as were accepted."""
-    if not sink.counts:
-        return "smtp-sink does not tell how many messages it took"
     messages, size = sink.count()
     wanted = len(load.ids) + len(load.plain_ids)
     if messages != wanted:
@@ -55,8 +53,6 @@ def check_sink(sink: Sink, load: Load) -> str:
 
 def check_signatures(sink: Sink, key: Path) -> str:
     """What was kept of each side verifies."""
-    if not sink.counts:
-        return "smtp-sink keeps no messages, so no signature was verified"
     record = _public_record(key)
     verified = {True: 0, False: 0}
     for file in sorted(sink.kept.glob("*.eml")):

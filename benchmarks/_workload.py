@@ -14,6 +14,7 @@ from schemas.sending import Campaign, Content, Limits, Mailbox, Recipient, SendR
 
 CONTENT = "hello-1"
 BAD_CAMPAIGN_EVERY = 20
+ADDRESSES = 16  # that all campaigns send from
 _BOUNCES_OF_GOOD, _BOUNCES_OF_BAD = 0.002, 0.1
 
 # Shares as in a consumer list.  Nothing is ever sent to these names: no sender runs.
@@ -136,7 +137,7 @@ def _result(chance: random.Random, message_id: str, bad: bool, at: int, campaign
         at=at,
         attempt=1,
         provider=provider,
-        ip=f"192.0.2.{campaign % 250 + 1}",
+        ip=f"192.0.2.{campaign % ADDRESSES + 1}",
         mx=f"mx1.{provider}.example",
         code=code,
         enhanced=enhanced,

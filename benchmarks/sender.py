@@ -6,7 +6,7 @@ Ours is the real sender of one campaign (`mailcordon sender`) on a real Kafka, w
 suppressions.  The plain one is made of aiokafka, EmailMessage, dkimpy and aiosmtplib with connections that are kept,
 one JSON record per message.  Both send messages of about 1.2 KB over 20 connections to the same sink on this machine,
 in turns; before the first turn each has opened its connections, so that start-up is not measured.  Every message must
-have one result, and the signatures of some are verified.
+have one result; with our own sink its count is compared and some signatures are verified, too (smtp-sink keeps none).
 """
 
 import argparse
@@ -79,12 +79,9 @@ async def _bench(options: argparse.Namespace, at: Path, bootstrap: str) -> Repor
                 sides = _sides(load, options, ours, plain)
                 sent, plain_sent = await turns(kafka_feed, sides, first=_FIRST, runs=options.runs)
             say("comparing what was published and received with what was fed ...")
-            checks = [
-                await check_ours(kafka_feed, load),
-                await check_plain(kafka_feed, load),
-                check_sink(receiving, load),
-                check_signatures(receiving, key),
-            ]
+            checks = [await check_ours(kafka_feed, load), await check_plain(kafka_feed, load)]
+            if receiving.counts:
+                checks += [check_sink(receiving, load), check_signatures(receiving, key)]
     return Report("sender", [Subject("sender", "messages", sent, plain_sent)], checks, _facts(options, receiving))
 
 
@@ -116,6 +113,7 @@ def _facts(options: argparse.Namespace, receiving: Sink) -> dict[str, object]:
         "messages_per_turn": options.messages,
         "plain_messages_per_turn": options.plain_messages,
         "dkim": "RSA-2048",
+        "messages_and_signatures_checked_at_the_sink": receiving.counts,
     }
 
 

@@ -32,14 +32,19 @@ from streams.topics import WORKER, create, create_for_campaigns
 EXAMPLES = """\
   .venv/bin/python benchmarks/streams.py                    about two minutes
   .venv/bin/python benchmarks/streams.py --runs 7 --json
-  .venv/bin/python benchmarks/streams.py --campaigns 10 --frames 20 --messages 500 --runs 1"""
+  .venv/bin/python benchmarks/streams.py --campaigns 10 --requests 20 --frames 20 --messages 500 --runs 1"""
 
 
 def main() -> None:
     made = parser(__doc__ or "", EXAMPLES, runs=3)
     made.add_argument("--campaigns", type=at_least_one, default=200, metavar="N", help="campaigns (default 200)")
     made.add_argument("--size", type=at_least_one, default=500, metavar="N", help="events of a frame (default 500)")
-    made.add_argument("--frames", type=at_least_one, default=400, metavar="N", help="frames of our turns (default 400)")
+    made.add_argument(
+        "--requests", type=at_least_one, default=400, metavar="N", help="requests of our turns (default 400)"
+    )
+    made.add_argument(
+        "--frames", type=at_least_one, default=1_000, metavar="N", help="result frames of our turns (default 1,000)"
+    )
     made.add_argument(
         "--messages", type=at_least_one, default=10_000, metavar="N", help="events of plain turns (default 10,000)"
     )
@@ -83,7 +88,7 @@ def _sides(load: Load, options: argparse.Namespace, worker: Running, validate: R
             topics=[REQUESTS, COMMANDS],
             meet=load.requests,
             make=load.requests,
-            amount=options.frames,
+            amount=options.requests,
         ),
         Side(
             process=validate,
@@ -133,6 +138,7 @@ def _facts(options: argparse.Namespace, load: Load) -> dict[str, object]:
     return {
         "campaigns": options.campaigns,
         "events_per_frame": options.size,
+        "requests_per_turn": options.requests,
         "frames_per_turn": options.frames,
         "plain_events_per_turn": options.messages,
         "bytes_of_a_request": load.request_bytes,

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 BENCHES = sorted((ROOT / "benchmarks").glob("[a-z]*.py"))
 SMALLEST = {
     "sender": ["--messages", "20", "--plain-messages", "5", "--connections", "2", "--sink", "own"],
-    "streams": ["--campaigns", "2", "--frames", "4", "--size", "5", "--messages", "10"],
+    "streams": ["--campaigns", "2", "--requests", "4", "--frames", "4", "--size", "5", "--messages", "10"],
 }
 KEYS = {"sender": {"sender"}, "streams": {"validate_route", "tally_judge"}}
 
