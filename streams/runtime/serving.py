@@ -85,15 +85,14 @@ def _cause(app: faust.App, start: asyncio.Task[None]) -> BaseException | None:
 
 async def _stop(app: faust.App, start: asyncio.Task[None], within_s: float) -> BaseException | None:
     """Stop the app; answers what went wrong with that."""
-    try:
-        async with asyncio.timeout(within_s):
-            await app.stop()
-            start.cancel()
-            await asyncio.wait({start})
-    except TimeoutError:
+    stopping = asyncio.create_task(app.stop(), name="stop")
+    await asyncio.wait({stopping}, timeout=within_s)
+    if not stopping.done():  # and cancelling would not help: Faust's waiting for events swallows it
         log.critical("worker did not stop in time", within_s=within_s)
         _end_now(CRASHED)
-    except Exception as error:
-        log.critical("worker did not stop well", cause=repr(error), exc_info=error)
-        return error
-    return None
+    start.cancel()
+    await asyncio.wait({start}, timeout=within_s)
+    trouble = stopping.exception()
+    if trouble is not None:
+        log.critical("worker did not stop well", cause=repr(trouble), exc_info=trouble)
+    return trouble

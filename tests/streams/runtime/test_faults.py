@@ -95,6 +95,15 @@ class Fleet:
                     self.restarts += 1
             await asyncio.sleep(0.1)
 
+    async def works(self, count: int) -> None:
+        """Wait until each worker has been given so many events, from now on."""
+        before = {member.pid: len(member.seen) for member in self.members}
+        await until(
+            lambda: all(len(member.seen) >= before.get(member.pid, 0) + count for member in self.members),
+            within_s=90.0,
+            what="all workers work",
+        )
+
     async def remove(self, member: Process, how: signal.Signals = signal.SIGTERM) -> None:
         self.members.remove(member)
         member.signal(how)
@@ -116,7 +125,9 @@ class Scene:
     chance: random.Random
 
     async def a_while(self) -> None:
-        await self.flow.goes_on(self.chance.randrange(200, 1200))
+        """Until each worker has worked for a moment, and some more events have passed."""
+        await self.fleet.works(self.chance.randrange(20, 200))
+        await self.flow.goes_on(self.chance.randrange(50, 500))
 
     async def seconds(self, count: float) -> None:
         """How long something lasts is the point here, and no condition can tell."""
