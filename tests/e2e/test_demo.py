@@ -120,7 +120,7 @@ def test_the_bad_campaign_is_isolated_and_the_good_one_goes_on(start: Callable[.
     assert report["event_to_last_mail_from_ms"] < 5000
 
 
-@pytest.mark.parametrize("in_doubt", ["hold", "resend"])
+@pytest.mark.parametrize("in_doubt", ["hold", pytest.param("resend", marks=pytest.mark.faults)])
 def test_nothing_is_lost_when_every_role_and_the_broker_are_killed(start: Callable[..., Demo], in_doubt: str) -> None:
     demo = start("--scale", "0.15", "--per-second", "120", "--in-doubt", in_doubt)
     until(lambda: demo.accepted() > 100, 90, demo)

@@ -75,14 +75,6 @@ async def test_a_signal_ends_it_with_0(lab: Lab, start: Start, number: signal.Si
     assert "worker" not in small.log.read_text()
 
 
-async def test_a_signal_that_comes_too_early_ends_it_with_0(lab: Lab, start: Start) -> None:
-    await lab.create()
-    small = start("nothing")
-    await until(lambda: small.answers() is not None)  # not ready yet
-    small.process.send_signal(signal.SIGTERM)
-    assert await small.ended() == 0
-
-
 async def test_what_cannot_start_ends_with_1_and_says_why(lab: Lab, start: Start) -> None:
     await lab.create()
     small = start("start")
