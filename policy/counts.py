@@ -40,6 +40,7 @@ _DEFERRAL = VECTOR.index("deferral")
 _COMPLAINT = VECTOR.index("complaint")
 _TRAP = VECTOR.index("trap_hit")
 _PRISTINE = VECTOR.index("trap_hit_pristine")
+COUNTED_FROM = 0.5
 _UNSUBSCRIBE = VECTOR.index("unsubscribe")
 _ATTEMPTS = VECTOR.index("attempts")
 
@@ -94,11 +95,16 @@ def booked(results: Iterable[DeliveryResult]) -> dict[int, Cells]:
 
 
 def booked_feedback(events: Iterable[FeedbackEvent]) -> dict[int, Cells]:
-    """What feedback adds to the minutes in which its messages were sent; without ``sent_at``, to that of ``at``."""
+    """What feedback adds to the minutes in which its messages were sent; without ``sent_at``, to that of ``at``.
+
+    A trap hit weaker than ``COUNTED_FROM`` adds nothing: a stranger could have made it up.
+    """
     minutes: dict[int, Cells] = {}
     for event in events:
         column = _FEEDBACK.get(event.kind)
         if column is None:
+            continue
+        if column == _TRAP and event.trap is not None and event.trap.strength < COUNTED_FROM:
             continue
         sent_at = event.at if event.sent_at is None else min(event.sent_at, event.at)
         cells = minutes.setdefault(sent_at // MINUTE_MS, {})

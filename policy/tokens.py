@@ -2,7 +2,9 @@
 
 An address travels as a keyed hash.  The return path of every message is signed, so that a bounce can be believed:
 only who holds the key can make one, and it says which message of which campaign it belongs to and when that was
-sent.  The signature covers the local part; the domain after it is the listener's own to check.
+sent, and carries a mark of the address that it was sent to: whoever got one of our messages cannot use its return
+path to speak of another address, or in one of our traps.  The signature covers the local part; the domain after it
+is the listener's own to check.
 """
 
 import base64
@@ -19,17 +21,19 @@ from policy.naming import campaign_name
 
 _PREFIX = "b+"
 _VERSION = 1
-_MAX_REFERENCE_OCTETS = 20
+_MAX_REFERENCE_OCTETS = 16
 _CAMPAIGN_OCTETS = 5
 _TIME_OCTETS = 4
+_MARK_OCTETS = 4  # of the address hash; to hit a trap's by chance takes 2**31 messages of ours on average
 _MAC_OCTETS = 8  # 64 bits: a forger needs 2**63 bounces on average
-_FIXED_OCTETS = 1 + _CAMPAIGN_OCTETS + _TIME_OCTETS + _MAC_OCTETS
+_HEAD_OCTETS = 1 + _CAMPAIGN_OCTETS + _TIME_OCTETS + _MARK_OCTETS
+_FIXED_OCTETS = _HEAD_OCTETS + _MAC_OCTETS
 _SIGNED_AS = b"mailcordon return path 1\0"
 _MAX_SENT_AT_S = 2**32 - 1
 _SKEW_MS = 3_600_000
 
 _ATOM_SAFE = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
-_LOOKS_HASHED = re.compile(r"h-[a-z2-7]{32}").fullmatch
+_LOOKS_HASHED = re.compile(r"h-[a-z2-7]{26}").fullmatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,11 @@ class Ticket:
     message_id: str | None
     message_ref: bytes
     sent_at: int
+    address_mark: bytes
+
+    def is_for(self, address_hash: str) -> bool:
+        """Was the message sent to the address with this hash?"""
+        return hmac.compare_digest(self.address_mark, _mark(address_hash))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,24 +102,24 @@ def campaign_ref(campaign: str) -> bytes:
 
 
 def message_ref(message_id: str) -> bytes:
-    """The octets that stand for a message in its return path, at most 20."""
+    """The octets that stand for a message in its return path, at most 16."""
     return _packed(message_id)[1]
 
 
 class _Form(IntEnum):
     """How a message id is written into a return path."""
 
-    TEXT = 0  # up to 20 octets of UTF-8
+    TEXT = 0  # up to 16 octets of UTF-8
     UUID = 1  # 36 characters in 16 octets
-    HEX = 2  # up to 40 digits in 20 octets
-    BASE32 = 3  # up to 32 characters in 20 octets; the ids that mailcordon derives have 26
-    HASH = 4  # all others: 160 bits of their SHA-256
+    HEX = 2  # up to 32 digits in 16 octets
+    BASE32 = 3  # up to 26 characters in 16 octets; the ids that mailcordon derives have 26
+    HASH = 4  # all others: 128 bits of their SHA-256
 
 
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
 _FORMS = frozenset(_Form)
-_HEX = re.compile(r"(?:[0-9a-f]{2}){1,20}").fullmatch
-_BASE32 = re.compile(r"[a-z2-7]{1,32}").fullmatch
+_HEX = re.compile(r"(?:[0-9a-f]{2}){1,16}").fullmatch
+_BASE32 = re.compile(r"[a-z2-7]{1,26}").fullmatch
 
 
 def _packed(message_id: str) -> tuple[_Form, bytes]:
@@ -143,15 +152,16 @@ def _unpacked(form: _Form, reference: bytes) -> str | None:
             assert_never(form)
 
 
-def return_path(keys: Keys, *, campaign: str, message_id: str, sent_at: int, domain: str) -> str:
+def return_path(keys: Keys, *, campaign: str, message_id: str, address_hash: str, sent_at: int, domain: str) -> str:
     """The envelope sender of one message, ``b+…@domain``; the local part has at most 63 octets of ``[a-z2-7+]``.
 
-    Octets before base32: version and form of the reference (1), campaign (5), time in seconds (4), reference (up to
-    20), MAC (8).  Raises ValueError for a ``domain`` that is no host name.
+    Octets before base32: version and form of the reference (1), campaign (5), time in seconds (4), mark of the address
+    (4), reference (up to 16), MAC (8).  Raises ValueError for a ``domain`` that is no host name.
     """
     form, reference = _packed(message_id)
     seconds = min(max(sent_at // 1000, 0), _MAX_SENT_AT_S)
-    said = bytes((_VERSION << 4 | form,)) + campaign_ref(campaign) + seconds.to_bytes(_TIME_OCTETS, "big") + reference
+    head = bytes((_VERSION << 4 | form,)) + campaign_ref(campaign) + seconds.to_bytes(_TIME_OCTETS, "big")
+    said = head + _mark(address_hash) + reference
     return f"{_PREFIX}{_base32(said + _mac(keys, said))}@{_host(domain)}"
 
 
@@ -170,7 +180,7 @@ def read_return_path(keys: Keys, address: str, *, now: int, max_age_s: int = 30 
 
 
 def _ticket(said: bytes, *, now: int, max_age_s: int) -> Ticket | Forged:
-    kind, reference = said[0], said[1 + _CAMPAIGN_OCTETS + _TIME_OCTETS :]
+    kind, reference = said[0], said[_HEAD_OCTETS:]
     if kind >> 4 != _VERSION or kind & 0x0F not in _FORMS:
         return Forged("malformed", "the token is of a version that this mailcordon does not know")
     sent_at = int.from_bytes(said[1 + _CAMPAIGN_OCTETS : 1 + _CAMPAIGN_OCTETS + _TIME_OCTETS], "big") * 1000
@@ -183,22 +193,34 @@ def _ticket(said: bytes, *, now: int, max_age_s: int) -> Ticket | Forged:
         message_id=_unpacked(_Form(kind & 0x0F), reference),
         message_ref=reference,
         sent_at=sent_at,
+        address_mark=said[_HEAD_OCTETS - _MARK_OCTETS : _HEAD_OCTETS],
     )
 
 
 def message_token(message_id: str) -> str:
-    """A message id as an atom (RFC 5322 3.2.3): itself if it can be, else ``h-`` and 160 bits of its SHA-256.
+    """A message id as an atom (RFC 5322 3.2.3): itself if it can be, else ``h-`` and 128 bits of its SHA-256.
 
     Different ids have different tokens: an id that looks like such a hash is hashed as well.
     """
     if _ATOM_SAFE(message_id) and not _LOOKS_HASHED(message_id):
         return message_id
-    return "h-" + _base32(hashlib.sha256(message_id.encode("utf-8", "surrogatepass")).digest()[:20])
+    return "h-" + _base32(hashlib.sha256(message_id.encode("utf-8", "surrogatepass")).digest()[:_MAX_REFERENCE_OCTETS])
 
 
 def message_id_header(*, campaign: str, message_id: str, domain: str) -> str:
     """The value of Message-ID: the same for every attempt.  Raises ValueError for a ``domain`` that is no host name."""
     return f"<{message_token(message_id)}.{campaign_name(campaign)}@{_host(domain)}>"
+
+
+def _mark(address_hash: str) -> bytes:
+    """The octets that stand for an address; a text that is no hash in hex (an application's own) is hashed."""
+    try:
+        raw = bytes.fromhex(address_hash)
+    except ValueError:
+        raw = b""
+    if len(raw) < _MARK_OCTETS:
+        raw = hashlib.sha256(address_hash.encode("utf-8", "surrogatepass")).digest()
+    return raw[:_MARK_OCTETS]
 
 
 def _mac(keys: Keys, said: bytes) -> bytes:

@@ -55,8 +55,8 @@ class DeliveryResult(Part, frozen=True, kw_only=True):
 class DeliveryFrame(Record, frozen=True, kw_only=True, tag_field="v", tag=1):
     """Up to 500 results of one sender.  Topic ``mail.delivery.results``.
 
-    ``covers`` names the outbound offsets that the results belong to.  ``ledger`` is the record of the
-    campaign's ledger that holds the same results: a frame that is published again carries the same position,
+    ``covers`` names the outbound offsets that the results belong to.  ``ledger`` is the newest record of the
+    campaign's ledger whose results are in here: a frame that is published again carries the same position,
     and readers that count drop what they have seen of it.
     """
 

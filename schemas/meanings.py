@@ -149,7 +149,10 @@ MEANINGS: dict[str, dict[str, str]] = {
     "Feedback": _FEEDBACK,
     "FeedbackEvent": _FEEDBACK,
     "FeedbackFrame": {"feedback": "up to 1,000 signals; best of one campaign, the record's key"},
-    "Trap": {"kind": "which kind of trap", "strength": "how sure that is; 1.0: a trap of our own received the mail"},
+    "Trap": {
+        "kind": "which kind of trap",
+        "strength": "how sure that is; 1.0: a trap of our own received the mail; below 0.5 it is kept and not counted",
+    },
     "Suppression": {
         "address_hash": _HASH,
         "scope": "`platform`, `tenant:ID` or `campaign:ID`",

@@ -54,6 +54,7 @@ class _Origin:
     campaign: str
     message_id: str | None
     sent_at: int | None = None
+    ticket: Ticket | None = None
 
 
 Meaning = Feedback | DeadLetter | Noted
@@ -76,6 +77,9 @@ def trap_hit(returned: Returned, context: Context) -> Meaning:
         campaign = context.known.by_ref(ticket.campaign_ref, returned.at)
         if campaign is None:
             return dead_letter(returned, "unknown_campaign", "a trap was hit by a campaign that is not registered")
+        if not ticket.is_for(address_hash(context.keys, returned.rcpt)):
+            explain = "mail in a trap with the return path of a message that was sent to another address"
+            return dead_letter(returned, "not_sent_to_this_trap", explain)
         origin = _Origin(campaign=campaign, message_id=_message_id(ticket, message_id), sent_at=ticket.sent_at)
         return _feedback("trap_hit", origin, returned, context, recipient=returned.rcpt, trap=Trap(kind="pristine"))
     named = _OUR_MESSAGE_ID.fullmatch((message_id or "").strip())
@@ -127,7 +131,8 @@ def _origin(returned: Returned, clues: Clues, context: Context) -> _Origin | Dea
     campaign = context.known.by_ref(ticket.campaign_ref, returned.at)
     if campaign is None:
         return dead_letter(returned, "unknown_campaign", "the campaign of this return path is not registered")
-    return _Origin(campaign=campaign, message_id=_message_id(ticket, clues.message_id), sent_at=ticket.sent_at)
+    message_id = _message_id(ticket, clues.message_id)
+    return _Origin(campaign=campaign, message_id=message_id, sent_at=ticket.sent_at, ticket=ticket)
 
 
 def _bounce(bounce: Bounce, origin: _Origin, returned: Returned, context: Context) -> Meaning:
@@ -222,7 +227,7 @@ def _feedback(
         at=returned.at,
         message_id=origin.message_id,
         sent_at=origin.sent_at,
-        address_hash=address_hash(context.keys, recipient) if recipient and "@" in recipient else None,
+        address_hash=_hash_of(recipient, origin, context),
         provider=context.provider_of(domain) if domain else None,
         ip=ip,
         trap=trap,
@@ -231,6 +236,18 @@ def _feedback(
         text=text,
         source=SOURCE,
     )
+
+
+def _hash_of(recipient: str | None, origin: _Origin, context: Context) -> str | None:
+    """The hash of the address that a report names, if the message was sent to it.
+
+    A report may name any address; what it names must not be suppressed for it.  A forwarder's report names an
+    address that we never knew: then only the message is known.
+    """
+    if not recipient or "@" not in recipient:
+        return None
+    hashed = address_hash(context.keys, recipient)
+    return hashed if origin.ticket is None or origin.ticket.is_for(hashed) else None
 
 
 def _ticket(returned: Returned, clues: Clues, context: Context) -> Ticket | Forged:

@@ -36,6 +36,7 @@ class Composer:
                 self._keys,
                 campaign=campaign.campaign,
                 message_id=message.message_id,
+                address_hash=message.address_hash,
                 sent_at=now,
                 domain=campaign.return_path_domain,
             )

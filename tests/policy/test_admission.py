@@ -308,7 +308,7 @@ def test_a_derived_id_is_what_the_documentation_says() -> None:
 @given(st.text(max_size=50), st.text(max_size=50))
 def test_a_derived_id_travels_whole_in_a_return_path(request_id: str, hashed: str) -> None:
     message_id = derived_message_id(request_id, hashed)
-    path = return_path(KEYS, campaign="c", message_id=message_id, sent_at=NOW, domain="b.example")
+    path = return_path(KEYS, campaign="c", message_id=message_id, address_hash=hashed, sent_at=NOW, domain="b.example")
     ticket = read_return_path(KEYS, path, now=NOW)
     assert isinstance(ticket, Ticket)
     assert ticket.message_id == message_id

@@ -8,7 +8,7 @@ from typing import Any
 
 from policy.providers import Providers
 from policy.settings import Endpoint
-from policy.tokens import Keys, return_path
+from policy.tokens import Keys, address_hash, return_path
 from schemas.dead_letters import DeadLetter
 from schemas.feedback import Feedback
 from schemas.sending import Campaign, Mailbox
@@ -34,8 +34,17 @@ def campaign(name: str, domain: str = DOMAIN) -> Campaign:
 CAMPAIGNS = {name: campaign(name) for name in ("spring-sale", "bought-list")}
 
 
-def signed(message_id: str = "m-1", *, name: str = "spring-sale", sent_at: int = SENT_AT, keys: Keys = KEYS) -> str:
-    return return_path(keys, campaign=name, message_id=message_id, sent_at=sent_at, domain=DOMAIN)
+def signed(
+    message_id: str = "m-1",
+    *,
+    name: str = "spring-sale",
+    sent_at: int = SENT_AT,
+    keys: Keys = KEYS,
+    to: str = TRAP,
+) -> str:
+    """The return path of a message to ``to``."""
+    hashed = address_hash(keys, to)
+    return return_path(keys, campaign=name, message_id=message_id, address_hash=hashed, sent_at=sent_at, domain=DOMAIN)
 
 
 def known(campaigns: dict[str, Campaign] | None = None) -> Known:

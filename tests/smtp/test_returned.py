@@ -98,7 +98,7 @@ def test_captured_messages_mean_what_they_should(name: str, expected: list[tuple
 
 
 def test_a_bounce_names_the_message_its_sending_time_and_nobodys_address() -> None:
-    (event,) = _meant(UNKNOWN_USER)
+    (event,) = _meant(UNKNOWN_USER, rcpt=signed(to="alice@receiver.test"))
 
     assert event == Feedback(
         kind="hard_bounce",
@@ -206,7 +206,8 @@ def test_a_complaint_tells_the_sending_address_and_no_hash_of_a_hidden_recipient
 
 
 def test_a_complaint_that_names_the_recipient_has_its_hash_and_provider() -> None:
-    (event,) = _meant(ABUSE.replace(b"redacted-9f2c@provider.test", b"Ann@gmail.example"))
+    abuse = ABUSE.replace(b"redacted-9f2c@provider.test", b"Ann@gmail.example")
+    (event,) = _meant(abuse, rcpt=signed(to="ann@gmail.example"))
 
     assert isinstance(event, Feedback)
     assert (event.address_hash, event.provider) == (address_hash(KEYS, "ann@gmail.example"), "google")
@@ -239,6 +240,23 @@ def test_a_signed_return_path_in_a_trap_is_proof() -> None:
     assert (event.kind, event.campaign, event.message_id, event.sent_at) == ("trap_hit", "spring-sale", "m-9", SENT_AT)
     assert (event.trap.kind, event.trap.strength) == ("pristine", 1.0)
     assert event.address_hash == address_hash(KEYS, TRAP)
+
+
+def test_the_return_path_of_another_message_proves_nothing_in_a_trap() -> None:
+    """Whoever got one of our messages has a return path that we signed, and may know a trap."""
+    stolen = signed("m-9", to="villain@evil.example")
+
+    letter = trap_hit(returned(b"Subject: x\n\nbuy\n", rcpt=TRAP, mail_from=stolen), context())
+
+    assert isinstance(letter, DeadLetter)
+    assert letter.reason == "not_sent_to_this_trap"
+
+
+def test_a_report_suppresses_nobody_but_the_one_who_got_the_message() -> None:
+    (event,) = _meant(UNKNOWN_USER, rcpt=signed(to="villain@evil.example"))
+
+    assert isinstance(event, Feedback)
+    assert (event.kind, event.address_hash) == ("hard_bounce", None)
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ async def test_what_a_provider_sends_back_becomes_feedback_of_the_right_message(
         config = Config(logs=tmp_path, return_path=listener.endpoint, late_s=0.01, complain_s=0.01)
         async with SimulatedProviders(config) as providers:
             wire = await Wire.connect(providers.servers[provider].endpoint)
-            said = await wire.deliver(signed("m-3", name="bought-list"), rcpt, _message("m-3", "bought-list"))
+            said = await wire.deliver(signed("m-3", name="bought-list", to=rcpt), rcpt, _message("m-3", "bought-list"))
             wire.close()
             await until(lambda: bool(kafka.records))
 
