@@ -19,6 +19,7 @@ class Message(Protocol):
     key: Any  # Any: bytes or None, but Faust types it more widely
     value: Any
     headers: Any
+    timestamp: Any  # Any: seconds, of the producer or the broker
 
 
 class Publish(Protocol):
@@ -60,7 +61,7 @@ class Known(Protocol):
     def rates(self) -> Mapping[str, RatesSnapshot]:
         """By scope."""
 
-    def suppressed_in(self, campaign: str) -> Callable[[str], str | None]:
+    def suppressed_in(self, campaign: str, *, as_of: int | None = None) -> Callable[[str], str | None]:
         """Answers, for an address hash, why it gets no mail of a campaign; None if it may get it."""
 
     async def caught_up(self, timeout_s: float) -> bool:

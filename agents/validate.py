@@ -63,13 +63,14 @@ class Validate:
     async def handle(self, message: Message) -> None:
         """Admit or refuse each recipient of a request; whatever is wrong with it stays with it."""
         now = now_ms()
+        asked_at = min(now, int(message.timestamp * 1000)) if message.timestamp else now
         match _read(message):
             case Malformed() as malformed:
                 await self._unreadable(message, malformed, now)
             case request:
                 await self._wait_until_known(request)
                 try:
-                    admission = self._admission(request, now)
+                    admission = self._admission(request, asked_at)
                 except Exception as failed:
                     log.exception("validate failed", partition=message.partition, offset=message.offset)
                     await self._aside.failed(message, "validate", failed)
@@ -86,20 +87,25 @@ class Validate:
             log.warning("waiting for the catalogue")
             await asyncio.sleep(0.1)
 
-    def _admission(self, request: DecodedRequest, now: int) -> Admission:
+    def _admission(self, request: DecodedRequest, asked_at: int) -> Admission:
+        """Judge a request as of the time at which it was made.
+
+        A replay after a crash must answer as before: a message that has meanwhile bounced, and left a suppression
+        behind, would else be refused as well.  What was suppressed since is the sender's to find, before MAIL FROM.
+        """
         wanted = request.request
         admission = admit(
             request,
             campaign=self._known.campaigns.get(wanted.campaign),
             template=self._known.templates.get((wanted.campaign, wanted.content)),
-            suppressed=self._known.suppressed_in(wanted.campaign),
+            suppressed=self._known.suppressed_in(wanted.campaign, as_of=asked_at),
             keys=self._keys,
-            now=now,
+            now=asked_at,
             screens=self._screens,
         )
         control = self._known.controls.get(wanted.campaign)
         if control is not None and control.state == "retired":
-            return _all_refused(admission, request, now)
+            return _all_refused(admission, request, asked_at)
         return admission
 
     async def _send(self, message: Message, request: DecodedRequest, admission: Admission, now: int) -> None:

@@ -75,7 +75,7 @@ class Account:
     final: Mapping[str, int]
     missing: int
     doubled: int
-    contradictory: int
+    contradictory: Mapping[str, tuple[str, str]]  # message id -> two final records that cannot both be true
     state: str
     isolated_at: int | None
     reason: str | None
@@ -85,7 +85,7 @@ class Account:
     @property
     def closes(self) -> bool:
         """Is every recipient accounted for, once?"""
-        return self.missing == 0 and self.doubled == 0 and self.contradictory == 0
+        return self.missing == 0 and self.doubled == 0 and not self.contradictory
 
     def as_report(self) -> dict[str, object]:
         """The form that others read."""
@@ -94,7 +94,8 @@ class Account:
             "final": dict(self.final),
             "missing": self.missing,
             "doubled": self.doubled,
-            "contradictory": self.contradictory,
+            "contradictory": len(self.contradictory),
+            "contradictions": {one: list(two) for one, two in sorted(self.contradictory.items())[:20]},
             "state": self.state,
             "isolated_at": self.isolated_at,
             "reason": self.reason,
@@ -118,7 +119,7 @@ def draw_up(requested: Iterable[str], books: Books, deliveries: Iterable[Deliver
         final=dict(sorted(outcomes.items())),
         missing=len(wanted) - sum(outcomes.values()),
         doubled=sum(1 for count in copies.values() if count > 1),
-        contradictory=len(books.contradictions),
+        contradictory=dict(books.contradictions),
         state=books.control.state if books.control else "unknown",
         isolated_at=isolation.at if isolation else None,
         reason=isolation.reason if isolation else None,

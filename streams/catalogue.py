@@ -93,12 +93,12 @@ class Catalogue:
         """Why an address gets no mail of a campaign; None if it may get it."""
         return self.suppressed_in(campaign)(address_hash)
 
-    def suppressed_in(self, campaign: str) -> Callable[[str], str | None]:
-        """The same question for many addresses of one campaign, as things stand now."""
+    def suppressed_in(self, campaign: str, *, as_of: int | None = None) -> Callable[[str], str | None]:
+        """The same question for many addresses of one campaign, as things stand now or stood at ``as_of`` (ms)."""
         known = self.campaigns.get(campaign)
         tenant = [f"tenant:{known.tenant}"] if known is not None else []
         scopes = (PLATFORM, *tenant, campaign_scope(campaign))
-        return self.suppressions.within(scopes, now=time.time_ns() // 1_000_000)
+        return self.suppressions.within(scopes, now=time.time_ns() // 1_000_000 if as_of is None else as_of)
 
     def _take(self, record: ConsumerRecord) -> None:
         """Apply one record; whatever is wrong with it stays with it."""
@@ -179,7 +179,7 @@ class Catalogue:
             case Malformed() as malformed:
                 return malformed
             case one:
-                self.suppressions.add(one.address_hash, one.scope, reason=one.reason, until=one.until)
+                self.suppressions.add(one.address_hash, one.scope, reason=one.reason, since=one.since, until=one.until)
                 return True
 
     def _control(self, key: str, raw: bytes | None) -> bool | Malformed:

@@ -1,7 +1,9 @@
 """Which addresses get no mail: a million of them in about 100 MB, asked without touching the network."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
+_BEGINNINGS = 100_000  # of the newest suppressions; older ones count as if they had always been there
 _DIGEST_BYTES = 16  # of the 32 that the hash has: among a million, two share them once in 10**26 installations
 
 
@@ -11,15 +13,24 @@ class Suppressed:
     def __init__(self) -> None:
         self._reasons: dict[str, dict[bytes, str]] = {}  # scope -> digest -> reason
         self._until: dict[tuple[str, bytes], int] = {}  # only those that end by themselves
+        self._since: OrderedDict[tuple[str, bytes], int] = OrderedDict()  # only the newest
         self._shared: dict[str, str] = {}  # a reason is kept once, however many have it
 
     def __len__(self) -> int:
         return sum(map(len, self._reasons.values()))
 
-    def add(self, address_hash: str, scope: str, *, reason: str, until: int | None = None) -> None:
-        """Suppress an address within a scope; a hash that is not hexadecimal is a ``ValueError``."""
+    def add(self, address_hash: str, scope: str, *, reason: str, since: int = 0, until: int | None = None) -> None:
+        """Suppress an address within a scope; a hash that is not hexadecimal is a ``ValueError``.
+
+        One that is suppressed already stays so from its first time on.
+        """
         digest = _digest(address_hash)
-        self._reasons.setdefault(scope, {})[digest] = self._shared.setdefault(reason, reason)
+        held = self._reasons.setdefault(scope, {})
+        if digest not in held:
+            self._since[scope, digest] = since
+            if len(self._since) > _BEGINNINGS:
+                self._since.popitem(last=False)
+        held[digest] = self._shared.setdefault(reason, reason)
         if until is None:
             self._until.pop((scope, digest), None)
         else:
@@ -29,6 +40,7 @@ class Suppressed:
         """Lift the suppression of an address within one scope."""
         digest = _digest(address_hash)
         self._until.pop((scope, digest), None)
+        self._since.pop((scope, digest), None)
         held = self._reasons.get(scope, {})
         held.pop(digest, None)
         if not held:
@@ -41,13 +53,16 @@ class Suppressed:
     def within(self, scopes: Iterable[str], *, now: int) -> Callable[[str], str | None]:
         """The same question for many addresses at one time: scopes in which nobody is cost nothing."""
         held = [(scope, self._reasons[scope]) for scope in scopes if scope in self._reasons]
-        until = self._until
+        until, since = self._until, self._since
 
         def reason(address_hash: str) -> str | None:
             digest = _digest(address_hash)
             for scope, reasons in held:
                 found = reasons.get(digest)
-                if found is not None and until.get((scope, digest), now + 1) > now:
+                if found is None:
+                    continue
+                place = (scope, digest)
+                if since.get(place, now) <= now < until.get(place, now + 1):
                     return found
             return None
 

@@ -117,11 +117,15 @@ class Recorder:
         self._to_write.set()
 
     async def drain(self, lanes: Sequence[Lane]) -> None:
-        """Return when everything about these lanes is written and told, or lost."""
+        """Return when everything about these lanes is written and told, or lost.
+
+        An entry that is on its way to the broker is waited for even when its lane is lost: it may still arrive, and
+        whoever opens the partition next, this process perhaps, must not have read the ledger before it does.
+        """
         pages = [page for lane in lanes if (page := self._pages.get(lane.partition)) is not None and page.lane is lane]
         self._draining += 1
         self._hurry.set()
-        while not all(page.is_clean or page.lane.is_lost for page in pages):
+        while not all(page.is_clean or (page.lane.is_lost and not page.is_being_written) for page in pages):
             self._to_write.set()
             self._to_publish.set()
             await self._progress.wait()

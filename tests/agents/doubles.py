@@ -61,8 +61,10 @@ class Knowledge:
     reasons: dict[str, str] = field(default_factory=dict)
     arriving: list[Campaign | Content] = field(default_factory=list)
     waits: int = 0
+    asked_as_of: int | None = None
 
-    def suppressed_in(self, campaign: str) -> Callable[[str], str | None]:
+    def suppressed_in(self, campaign: str, *, as_of: int | None = None) -> Callable[[str], str | None]:
+        self.asked_as_of = as_of
         return self.reasons.get
 
     async def caught_up(self, timeout_s: float) -> bool:
@@ -127,6 +129,7 @@ class Arrived:
     offset: int = 0
     key: bytes | None = None
     headers: Sequence[tuple[str, bytes]] = ()
+    timestamp: float | None = None  # seconds
 
 
 def campaign(name: str = "spring", tenant: str = "shop", **fields: Any) -> Campaign:

@@ -33,6 +33,7 @@ class Message:
     partition: int = 1
     offset: int = 42
     headers: Any = None
+    timestamp: Any = None
 
 
 @dataclass

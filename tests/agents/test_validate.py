@@ -173,6 +173,16 @@ async def test_an_overlong_message_id_leaves_a_refusal_that_fits() -> None:
     assert bench.admitted == ["m-1"]
 
 
+async def test_a_replayed_request_is_judged_as_of_the_time_at_which_it_was_made() -> None:
+    """After a crash it comes again, and by then its own bounce may have left a suppression behind."""
+    bench = Bench()
+
+    await bench.handle(request(ann(1), expires_at=1_700_000_000_500), timestamp=1_700_000_000.0)
+
+    assert bench.known.asked_as_of == 1_700_000_000_000
+    assert bench.admitted == ["m-1"]
+
+
 async def test_a_suppressed_address_gets_no_mail() -> None:
     bench = Bench()
     bench.known.reasons[address_hash(KEYS, "ann2@example.org")] = "complaint"

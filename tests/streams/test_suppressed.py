@@ -65,3 +65,21 @@ def test_it_behaves_as_a_set_of_pairs(orders: list[tuple[bool, str, str]]) -> No
     assert len(suppressed) == len(model)
     for address_hash, scope in model:
         assert suppressed.reason(address_hash, (scope,), now=1) == "manual"
+
+
+def test_a_question_about_the_past_is_answered_as_then() -> None:
+    suppressed = Suppressed()
+    suppressed.add(ANN, "platform", reason="invalid_recipient", since=100)
+    suppressed.add(ANN, "platform", reason="trap", since=200)
+
+    assert suppressed.reason(ANN, SCOPES, now=99) is None
+    assert suppressed.reason(ANN, SCOPES, now=100) == "trap"
+
+
+def test_lifted_and_suppressed_again_counts_from_then() -> None:
+    suppressed = Suppressed()
+    suppressed.add(ANN, "platform", reason="manual", since=100)
+    suppressed.lift(ANN, "platform")
+    suppressed.add(ANN, "platform", reason="manual", since=300)
+
+    assert suppressed.reason(ANN, SCOPES, now=200) is None
