@@ -36,7 +36,8 @@ async def test_an_event_whose_agent_raises_comes_again(lab: Lab, kind: str) -> N
     else:
         await lab.until_committed(5)  # as if nothing had happened
         await first.stop()
-    lab.worker(kind, raise_once_at=2, settings=OFTEN)
+    second = lab.worker(kind, raise_once_at=2, settings=OFTEN)
+    await second.ready()
     await lab.produce(1)
     answered = await lab.until_answered((0, 5))
     lost = offsets(6) - answered.keys()
