@@ -38,27 +38,13 @@ class FeedbackEvent(Part, frozen=True, kw_only=True):
     source: str = "operator"
 
 
-class Feedback(Record, frozen=True, kw_only=True, tag_field="v", tag=1):
+class Feedback(Record, FeedbackEvent, frozen=True, kw_only=True, tag_field="v", tag=1):
     """One signal about one message.  Topic ``mail.feedback``.
 
     ``sent_at`` is the time at which the message was sent: the signal counts in that minute, so that a late
     complaint meets its own denominator.  Without it ``at`` is taken.  ``source`` is ``return_path``,
     ``webhook:NAME``, ``operator`` or ``import``.
     """
-
-    kind: FeedbackKind
-    campaign: Annotated[str, Meta(min_length=1, max_length=128)]
-    at: Millis
-    message_id: str | None = None
-    sent_at: Millis | None = None
-    address_hash: AddressHash | None = None
-    provider: str | None = None
-    ip: str | None = None
-    trap: Trap | None = None
-    class_: str | None = msgspec.field(name="class", default=None)
-    code: int | None = None
-    text: str | None = None
-    source: str = "operator"
 
 
 class FeedbackFrame(Record, frozen=True, kw_only=True, tag_field="v", tag=1):
