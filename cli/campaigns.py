@@ -119,7 +119,12 @@ def list_(settings: Settings, as_json: bool) -> None:
 @click.argument("campaign_id", metavar="ID")
 @setting_options()
 def show(settings: Settings, campaign_id: str) -> None:
-    """Show everything that is known of campaign ID, as JSON."""
+    """Show everything that is known of campaign ID, as JSON.
+
+    \b
+    Example:
+      mailcordon campaign show spring-sale | jq .verdicts
+    """
 
     async def work(bootstrap: str) -> dict[str, object] | None:
         return await campaign_view(bootstrap, campaign_id)

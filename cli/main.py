@@ -1,5 +1,7 @@
 """The command line: every role and every operator's command of mailcordon."""
 
+import logging
+
 import click
 
 from cli import campaigns, dead_letters, decisions, roles, send, suppressions, topics
@@ -28,6 +30,15 @@ def main() -> None:
       mailcordon status                            all campaigns: state, rates, limits
       mailcordon why spring-sale                   the reason of its last change of state
     """
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # commands say in a sentence what it says in ten lines
+
+
+def _tell_exit_codes(command: click.Command) -> None:
+    """Every command's help ends with the exit codes."""
+    command.epilog = f"{EXIT_CODES}\n\n{command.epilog}" if command.epilog else EXIT_CODES
+    if isinstance(command, click.Group):
+        for one in command.commands.values():
+            _tell_exit_codes(one)
 
 
 for command in (
@@ -49,4 +60,5 @@ for command in (
     topics.topics,
     topics.settings,
 ):
+    _tell_exit_codes(command)
     main.add_command(command)
