@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import getpass
 import os
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -17,7 +16,8 @@ from cli.failures import OutsideFailed
 from policy.settings import Settings
 from schemas.base import Record
 from schemas.codec import encode
-from streams.stopping import stop
+from streams.admin import admin
+from streams.reading import to_the_end
 
 T = TypeVar("T")
 
@@ -44,16 +44,11 @@ def with_kafka(settings: Settings, work: Callable[[str], Coroutine[Any, Any, T]]
 
 
 async def _answered(bootstrap: str, work: Callable[[str], Coroutine[Any, Any, T]]) -> T:
-    client = aiokafka.AIOKafkaClient(bootstrap_servers=bootstrap, request_timeout_ms=5_000)
     try:
-        async with asyncio.timeout(10):
-            await client.bootstrap()
-    except (aiokafka.errors.KafkaError, TimeoutError) as failed:
-        raise OutsideFailed(
-            f"no Kafka answers at {bootstrap}; start it, or set MAILCORDON_KAFKA (--kafka) to one that runs"
-        ) from failed
-    finally:
-        await client.close()
+        async with admin(bootstrap, within_s=10):
+            pass  # an answer soon, or a sentence, instead of the retries of whatever the work begins with
+    except aiokafka.errors.KafkaConnectionError as silent:
+        raise OutsideFailed(str(silent.args[0])) from silent
     return await work(bootstrap)
 
 
@@ -86,38 +81,9 @@ async def publish(bootstrap: str, records: Iterable[tuple[str, str, Record | Non
             await asyncio.gather(*sent)
 
 
-async def read_to_end(bootstrap: str, topic: str) -> AsyncIterator[aiokafka.ConsumerRecord]:
+def read_to_end(bootstrap: str, topic: str) -> AsyncIterator[aiokafka.ConsumerRecord]:
     """Every record that is in the topic now, partition by partition in order."""
-    consumer = aiokafka.AIOKafkaConsumer(
-        bootstrap_servers=bootstrap,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        max_partition_fetch_bytes=MAX_REQUEST_BYTES,
-    )
-    await consumer.start()
-    try:
-        await consumer._client.force_metadata_update()  # noqa: SLF001 - partitions_for_topic reads the cache only
-        numbers = consumer.partitions_for_topic(topic) or set()
-        partitions = [aiokafka.TopicPartition(topic, number) for number in sorted(numbers)]
-        if not partitions:
-            return
-        consumer.assign(partitions)
-        ends = await consumer.end_offsets(partitions)
-        await consumer.seek_to_beginning(*partitions)
-        open_partitions = {one for one in partitions if ends[one] > await consumer.position(one)}
-        last_progress = time.monotonic()
-        while open_partitions:
-            batches = await consumer.getmany(timeout_ms=500)
-            for batch in batches.values():
-                for record in batch:
-                    yield record
-            if batches:
-                last_progress = time.monotonic()
-            elif time.monotonic() - last_progress > REQUEST_TIMEOUT_S:
-                raise TimeoutError(f"topic {topic} could not be read to its end")
-            open_partitions = {one for one in open_partitions if ends[one] > await consumer.position(one)}
-    finally:
-        await stop(consumer)
+    return to_the_end(bootstrap, topic, within_s=REQUEST_TIMEOUT_S)
 
 
 def operator() -> str:
@@ -126,11 +92,6 @@ def operator() -> str:
         return f"operator:{os.environ.get('SUDO_USER') or getpass.getuser()}"
     except (KeyError, OSError):  # a container's user may have no name
         return f"operator:uid-{os.getuid()}"
-
-
-def now_ms() -> int:
-    """The time of an event that begins here."""
-    return time.time_ns() // 1_000_000
 
 
 def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:

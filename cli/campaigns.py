@@ -5,7 +5,8 @@ from pathlib import Path
 
 import click
 
-from cli.access import now_ms, operator, publish, say, with_kafka
+from agents.ports import now_ms
+from cli.access import operator, publish, say, with_kafka
 from cli.decisions import command_campaign, explained
 from cli.failures import SaysNo, WrongUse
 from cli.files import read_records

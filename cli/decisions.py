@@ -8,7 +8,8 @@ import aiokafka
 import click
 import msgspec
 
-from cli.access import now_ms, operator, publish, read_to_end, with_kafka
+from agents.ports import now_ms
+from cli.access import operator, publish, read_to_end, with_kafka
 from cli.failures import OutsideFailed, SaysNo
 from cli.settings import setting_options
 from cli.views import campaign_view, looked_up, moment, print_json, table

@@ -222,7 +222,7 @@ def _apt_install(apt: str, packages: list[str]) -> str:
     return ""
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Loopback ports that nobody listens on, below those that the kernel lends to outgoing connections.
 
     A port of the lending range would be unsafe while the broker is down: a client that keeps calling
@@ -230,18 +230,19 @@ def _free_ports(count: int) -> list[int]:
     """
     ports: list[int] = []
     for port in random.sample(range(20_000, 32_000), 2_000):
-        if _is_free(port):
+        if is_free(port):
             ports.append(port)
         if len(ports) == count:
             return ports
     raise KafkaUnavailable("no free loopback port between 20000 and 32000")
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether nobody listens on this port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Kafka does
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((host, port))
         except OSError:
             return False
         return True
@@ -341,9 +342,9 @@ class EmbeddedKafka:
         if not self._ports and self._properties.is_file():
             earlier = re.findall(r"//127\.0\.0\.1:(\d+)", self._properties.read_text())
             self._ports = [int(port) for port in earlier[:2]]
-            if not all(_is_free(port) for port in self._ports):
+            if not all(is_free(port) for port in self._ports):
                 self._ports = []
-        self._ports = self._ports or _free_ports(2)
+        self._ports = self._ports or free_ports(2)
 
     def _java_command(self, lib: Path) -> list[str]:
         java = _java()

@@ -10,12 +10,11 @@ from cli import recipients as lists
 from cli.access import producer, say, with_kafka
 from cli.failures import SaysNo, WrongUse
 from cli.settings import setting_options
-from cli.views import LOOK_UP_WITHIN_S, print_json
+from cli.views import catalogue_of, print_json
 from policy.settings import Settings
 from policy.templates import BadContent
 from schemas.codec import encode
 from schemas.topics import CAMPAIGNS, CONTENTS, REQUESTS
-from streams.catalogue import Catalogue
 
 
 @click.command()
@@ -91,18 +90,12 @@ async def _send(bootstrap: str, campaign: str, content: str, file: Path, dry_run
 
 
 async def _variables(bootstrap: str, campaign: str, content: str) -> frozenset[str]:
-    catalogue = Catalogue(bootstrap, (CAMPAIGNS, CONTENTS), client_id="mailcordon-send")
-    await catalogue.start(within_s=LOOK_UP_WITHIN_S)
-    try:
+    async with catalogue_of(bootstrap, CAMPAIGNS, CONTENTS) as catalogue:
         if campaign not in catalogue.campaigns:
             raise SaysNo(f"campaign {campaign} is not known; make it known with: mailcordon campaign apply FILE")
         template = catalogue.templates.get((campaign, content))
-        if template is None:
-            raise SaysNo(
-                f"content {content} of {campaign} is not known; make it known with: mailcordon content apply FILE"
-            )
-        if isinstance(template, BadContent):
-            raise SaysNo(f"content {content} of {campaign} cannot be sent: {template.explain}")
-        return template.variables
-    finally:
-        await catalogue.stop()
+    if template is None:
+        raise SaysNo(f"content {content} of {campaign} is not known; make it known with: mailcordon content apply FILE")
+    if isinstance(template, BadContent):
+        raise SaysNo(f"content {content} of {campaign} cannot be sent: {template.explain}")
+    return template.variables

@@ -79,7 +79,7 @@ class Supervisor:
 
     async def stop(self, *names: str, within_s: float = 6.0) -> None:
         """End the named programs, or all: SIGTERM, then SIGKILL for what is still there."""
-        chosen = [self._programs[name] for name in names or list(self._programs)]
+        chosen = [one for name, one in self._programs.items() if not names or name in names]
         if not names:
             self._stopping = True
         for program in chosen:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import click
 
+from agents.ports import now_ms
 from cli import broker as brokers
 from cli import secrets
-from cli.access import chunks, now_ms, publish, read_to_end, say, with_kafka
+from cli.access import chunks, publish, read_to_end, say, with_kafka
 from cli.failures import SaysNo, WrongUse
 from cli.settings import setting_options
 from policy.addresses import BadAddress, check

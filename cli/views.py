@@ -17,20 +17,21 @@ LOOK_UP_WITHIN_S = 30.0
 
 async def looked_up(bootstrap: str) -> list[View]:
     """A view of every campaign, by name."""
-    async with _catalogue(bootstrap) as catalogue:
+    async with catalogue_of(bootstrap, CAMPAIGNS, CONTROL, RATES) as catalogue:
         found: list[View] = all_campaigns(catalogue)["campaigns"]
         return found
 
 
 async def campaign_view(bootstrap: str, campaign: str) -> View | None:
     """The view of one campaign, with its whole record; None if it is not known."""
-    async with _catalogue(bootstrap) as catalogue:
+    async with catalogue_of(bootstrap, CAMPAIGNS, CONTROL, RATES) as catalogue:
         return one_campaign(catalogue, campaign)
 
 
 @contextlib.asynccontextmanager
-async def _catalogue(bootstrap: str) -> AsyncIterator[Catalogue]:
-    catalogue = Catalogue(bootstrap, (CAMPAIGNS, CONTROL, RATES), client_id="mailcordon-cli")
+async def catalogue_of(bootstrap: str, *topics: str) -> AsyncIterator[Catalogue]:
+    """A catalogue that has caught up with its topics, for as long as the context lasts."""
+    catalogue = Catalogue(bootstrap, topics, client_id="mailcordon-cli")
     await catalogue.start(within_s=LOOK_UP_WITHIN_S)
     try:
         yield catalogue

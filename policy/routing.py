@@ -19,7 +19,7 @@ def frames(admission: Admission, request: SendRequest, *, partitions: int, now: 
     """The admitted messages of one request by partition, in the order in which they were asked for."""
     shares: dict[int, list[OutboundMessage]] = {}
     for message in admission.messages:
-        partition = crc32(message.message_id.encode("utf-8", "surrogatepass")) % partitions
+        partition = partition_of(message.message_id, partitions)
         share = shares.get(partition)
         if share is None:
             shares[partition] = [message]

@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import structlog
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer
 
 from schemas.codec import Malformed, decode, encode
 from schemas.dead_letters import DeadLetter
 from schemas.topics import BY_NAME, DEAD_LETTERS
-from streams.admin import admin
-from streams.stopping import stop
+from streams.reading import to_the_end
 
 log = structlog.get_logger()
 
@@ -192,28 +191,12 @@ async def _claimed(bootstrap: str, producer: AIOKafkaProducer, wanted: Sequence[
 
 async def _read(bootstrap: str, within_s: float) -> AsyncIterator[Kept]:
     """Every dead letter that is there now, partition by partition in order."""
-    async with admin(bootstrap, within_s=within_s) as edge:
-        ends = {one: end for one, end in (await edge.ends(await edge.leaders([DEAD_LETTERS]))).items() if end > 0}
-    if not ends:
-        return
-    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False, auto_offset_reset="earliest")
-    try:
-        await consumer.start()
-        consumer.assign(list(ends))
-        while not await _reached(consumer, ends):
-            for partition, records in (await consumer.getmany(timeout_ms=200)).items():
-                for record in records:
-                    letter = decode(DeadLetter, record.value, max_bytes=_MAX_BYTES)
-                    if isinstance(letter, Malformed):
-                        log.warning("no dead letter", partition=record.partition, offset=record.offset)
-                    elif record.offset < ends[partition]:
-                        yield Kept(record.partition, record.offset, letter)
-    finally:
-        await stop(consumer)
-
-
-async def _reached(consumer: AIOKafkaConsumer, ends: Mapping[TopicPartition, int]) -> bool:
-    return all([await consumer.position(partition) >= end for partition, end in ends.items()])
+    async for record in to_the_end(bootstrap, DEAD_LETTERS, within_s=within_s):
+        letter = decode(DeadLetter, record.value, max_bytes=_MAX_BYTES)
+        if isinstance(letter, Malformed):
+            log.warning("no dead letter", partition=record.partition, offset=record.offset)
+        else:
+            yield Kept(record.partition, record.offset, letter)
 
 
 def _as_text(value: bytes) -> str:

@@ -6,17 +6,17 @@ import json
 import os
 import shutil
 import signal
-import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from agents.ports import now_ms
 from cli import broker as brokers
 from cli import kafka, secrets
 from cli import recipients as recipient_lists
-from cli.access import now_ms, producer, publish
+from cli.access import producer, publish
 from cli.account import Account, Delivery, draw_up
 from cli.campaigns import register
 from cli.controller_role import local_senders
@@ -104,7 +104,7 @@ async def run(settings: Settings, course: Course) -> bool:
             show.say("ending everything ...")
             guard.cancel()
             if stage is not None:
-                await supervisor.stop(*[name for name in ("controller",) if name in supervisor.pids()])
+                await supervisor.stop("controller")  # first, or it would start the senders again
                 await local_senders(stage.settings, bootstrap=own_kafka.bootstrap).stop_all(grace_s=4.0)
             await supervisor.stop()
             await asyncio.to_thread(stack.close)
@@ -124,8 +124,7 @@ async def _course(stage: Stage, course: Course, show: Show, supervisor: Supervis
     try:
         requested = await _send_all(bootstrap, stage, course)
         show.begin(watch, {name: len(ids) for name, ids in requested.items()})
-        async with _settled(watch, requested, supervisor, show):
-            pass
+        await _settled(watch, requested, show)
         accounts = _accounts(stage, watch, requested)
     finally:
         await watch.stop()
@@ -135,9 +134,12 @@ async def _course(stage: Stage, course: Course, show: Show, supervisor: Supervis
 
 
 def _stage(settings: Settings, folder: Path, secret_file: Path, bootstrap: str) -> Stage:
-    wanted = settings.web.port != 0 and _is_free(settings.web)
-    web = settings.web if wanted else Endpoint(settings.web.host, _free_port())
-    simulated = {name: Endpoint("127.0.0.1", _free_port()) for name in (*lists.PROVIDERS, lists.TRAP_DOMAIN)}
+    domains = (*lists.PROVIDERS, lists.TRAP_DOMAIN)
+    web_port, *ports = kafka.free_ports(4 + len(domains))
+    if settings.web.port != 0 and kafka.is_free(settings.web.port, settings.web.host):
+        web_port = settings.web.port
+    controller_web, return_path, return_path_web, *hops = (Endpoint("127.0.0.1", port) for port in ports)
+    simulated = dict(zip(domains, hops, strict=True))
     staged = replace(
         settings,
         kafka=bootstrap,
@@ -153,10 +155,10 @@ def _stage(settings: Settings, folder: Path, secret_file: Path, bootstrap: str) 
             "web.example": "gmx",
         },
         trap_domains=(lists.TRAP_DOMAIN,),
-        web=web,
-        controller_web=Endpoint("127.0.0.1", _free_port()),
-        return_path=Endpoint("127.0.0.1", _free_port()),
-        return_path_web=Endpoint("127.0.0.1", _free_port()),
+        web=Endpoint(settings.web.host, web_port),
+        controller_web=controller_web,
+        return_path=return_path,
+        return_path_web=return_path_web,
         sender_web=Endpoint("127.0.0.1", 0),
         hostname="mta.shop.example",
         exit_with=os.getpid(),
@@ -247,19 +249,15 @@ async def _send_all(bootstrap: str, stage: Stage, course: Course) -> dict[str, s
     return requested
 
 
-@contextlib.asynccontextmanager
-async def _settled(
-    watch: Watch, requested: dict[str, set[str]], supervisor: Supervisor, show: Show
-) -> AsyncIterator[None]:
+async def _settled(watch: Watch, requested: dict[str, set[str]], show: Show) -> None:
     """Wait until every campaign has come to its end, or to rest behind its isolation."""
     deadline = time.monotonic() + _NEVER_S
     while not all(_at_rest(watch, name, ids) for name, ids in requested.items()):
         if time.monotonic() > deadline:
             raise OutsideFailed(f"the campaigns did not come to an end within {_NEVER_S:.0f} s")
-        show.refresh(supervisor.pids())
+        show.refresh()
         await asyncio.sleep(0.25)
-    show.refresh(supervisor.pids())
-    yield
+    show.refresh()
 
 
 def _at_rest(watch: Watch, campaign: str, ids: set[str]) -> bool:
@@ -314,19 +312,3 @@ async def _keep_broker(own: kafka.EmbeddedKafka, say: Callable[[str], None]) -> 
             say("the broker is gone: starting it again")
             await asyncio.to_thread(own.kill)
             await asyncio.to_thread(own.start)
-
-
-def _is_free(where: Endpoint) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((where.host, where.port))
-        except OSError:
-            return False
-    return True
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

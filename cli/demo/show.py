@@ -43,7 +43,7 @@ class Show:
             self._live = Live(console=self._console, auto_refresh=False, transient=False)
             self._live.start()
 
-    def refresh(self, pids: Mapping[str, int]) -> None:
+    def refresh(self) -> None:
         """Show how things stand now, and tell every change of state once."""
         if self._watch is None:
             return

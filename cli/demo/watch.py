@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import aiokafka
 
-from cli.access import MAX_REQUEST_BYTES
+from cli.access import MAX_REQUEST_BYTES, REQUEST_TIMEOUT_S
 from cli.account import Books
 from policy.naming import campaign_scope, outbound_topic
 from schemas.base import Record
@@ -15,6 +15,7 @@ from schemas.delivery import DeliveryFrame
 from schemas.reputation import Control, Decision, RatesSnapshot
 from schemas.sending import OutboundFrame, Refused
 from schemas.topics import CONTROL, DECISIONS, RATES, REFUSED, RESULTS
+from streams.admin import admin
 from streams.stopping import stop
 
 _RECORDS: dict[str, type[Record]] = {
@@ -30,6 +31,7 @@ class Watch:
     """Reads everything about some campaigns from the beginning of the topics, and keeps reading."""
 
     def __init__(self, bootstrap: str, campaigns: Iterable[str]) -> None:
+        self._bootstrap = bootstrap
         self.books = {campaign: Books(campaign) for campaign in campaigns}
         self.rates: dict[str, RatesSnapshot] = {}
         self.moved_at = {campaign: time.monotonic() for campaign in self.books}
@@ -45,13 +47,9 @@ class Watch:
 
     async def start(self) -> None:
         """Begin to follow; the topics must exist."""
+        async with admin(self._bootstrap, within_s=REQUEST_TIMEOUT_S) as edge:
+            partitions = list(await edge.leaders((*_RECORDS, *self._outbound)))
         await self._consumer.start()
-        await self._consumer._client.force_metadata_update()  # noqa: SLF001 - partitions_for_topic reads the cache only
-        partitions = [
-            aiokafka.TopicPartition(topic, number)
-            for topic in (*_RECORDS, *self._outbound)
-            for number in self._consumer.partitions_for_topic(topic) or ()
-        ]
         self._consumer.assign(partitions)
         await self._consumer.seek_to_beginning(*partitions)
         self._task = asyncio.create_task(self._follow(), name="watch")

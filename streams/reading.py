@@ -1,0 +1,45 @@
+"""Reading what is in a topic now, once: every record of every partition, up to where each ended at the beginning."""
+
+import time
+from collections.abc import AsyncIterator
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord
+
+from schemas.topics import TOPICS
+from streams.admin import admin
+from streams.stopping import stop
+
+_LARGEST_RECORD = max(topic.max_bytes for topic in TOPICS)
+
+
+async def to_the_end(bootstrap: str, topic: str, *, within_s: float) -> AsyncIterator[ConsumerRecord]:
+    """The records of a topic, partition by partition in order; none if there is no such topic.
+
+    ``within_s`` bounds each wait for the broker, not the whole: a long topic takes its time.
+    """
+    async with admin(bootstrap, within_s=within_s) as edge:
+        ends = {one: end for one, end in (await edge.ends(await edge.leaders([topic]))).items() if end > 0}
+    if not ends:
+        return
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=bootstrap,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        max_partition_fetch_bytes=_LARGEST_RECORD,
+    )
+    try:
+        await consumer.start()
+        consumer.assign(list(ends))
+        heard_at = time.monotonic()
+        while any([await consumer.position(partition) < end for partition, end in ends.items()]):
+            batches = await consumer.getmany(timeout_ms=200)
+            for partition, records in batches.items():
+                for record in records:
+                    if record.offset < ends[partition]:
+                        yield record
+            if batches:
+                heard_at = time.monotonic()
+            elif time.monotonic() - heard_at > within_s:
+                raise TimeoutError(f"topic {topic} could not be read to its end")
+    finally:
+        await stop(consumer)
