@@ -24,10 +24,10 @@ from smtp.client import Bounds as HopBounds
 from smtp.client import SmtpMailer
 from smtp.dkim import Key, UnusableKey, keys_for
 from smtp.mx import NextHops
+from smtp.opener import Opener
 from smtp.sending.compose import Composer
 from smtp.sending.ports import SystemClock
 from smtp.sending.sender import Bounds, Sender
-from smtp.session import Opener
 from streams.catalogue import Catalogue
 from streams.probe import Probe
 from streams.sender_kafka import SESSION_S, CannotRead, KafkaInbox, KafkaLedger, KafkaResults, Writer

@@ -20,10 +20,11 @@ from schemas.sending import Campaign, Content, Mailbox, OutboundFrame, OutboundM
 from smtp.client import Bounds as HopBounds
 from smtp.client import SmtpMailer
 from smtp.mx import NextHops
+from smtp.opener import Opener
 from smtp.sending.compose import Composer
 from smtp.sending.memory import WITHHELD
 from smtp.sending.sender import Bounds, Sender
-from smtp.session import Opener, Timeouts
+from smtp.session import Timeouts
 from tests.smtp.doubles import MemoryBoard, MovedClock
 from tests.smtp.servers import CLOSE, SILENCE, Script, scripted, until
 

@@ -14,7 +14,8 @@ from policy.settings import Endpoint
 from smtp.attempts import Envelope, Impossible, Reply, Uncertain, UnsafeEnvelope, Withheld, shown
 from smtp.client import Bounds, SmtpMailer
 from smtp.mx import NextHops
-from smtp.session import Opener, Timeouts, stuffed
+from smtp.opener import Opener
+from smtp.session import Timeouts, stuffed
 from tests.smtp.servers import CLOSE, SILENCE, Inbox, Script, aiosmtpd_server, scripted, server_tls, until
 
 SHORT = Timeouts(connect_s=0.3, command_s=0.3, dot_s=0.3)

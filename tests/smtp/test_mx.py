@@ -17,7 +17,7 @@ from policy.settings import Endpoint
 from smtp.attempts import Envelope, Impossible, Reply
 from smtp.client import SmtpMailer
 from smtp.mx import NextHop, NextHops, Target, may_connect
-from smtp.session import Opener
+from smtp.opener import Opener
 
 ZONE: dict[tuple[str, str], str | list[str]] = {
     ("two.test.", "MX"): ["20 b.mx.test.", "10 a.mx.test."],
