@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-Stage = Literal["resolve", "connect", "ehlo", "mail", "rcpt", "data", "dot"]
+Stage = Literal["resolve", "connect", "ehlo", "tls", "mail", "rcpt", "data", "dot"]
 
 TEXT_LIMIT = 300
 TIMED_OUT = "timed out"
@@ -30,6 +30,7 @@ class Envelope:
     """A message ready for a server: both addresses as they stand in the commands, and the data, dots not stuffed.
 
     Bodies are ASCII, so data that is not has addresses in UTF-8 in its header: it needs SMTPUTF8 (RFC 6531).
+    A message that ``must_encrypt`` is never sent in clear.
     """
 
     sender: bytes
@@ -37,6 +38,7 @@ class Envelope:
     domain: str
     data: bytes
     smtputf8: bool = False
+    must_encrypt: bool = False
 
     @classmethod
     def checked(cls, *, sender: str, recipient: str, data: bytes) -> "Envelope":
@@ -133,6 +135,8 @@ def enhanced_code(text: str) -> str | None:
 
 def shown(text: str) -> str:
     """A reply fit for a record: one line, no control characters, no addresses, at most 300 characters."""
+    if text.isascii() and text.isprintable() and "@" not in text:
+        return text[:TEXT_LIMIT].strip()
     line = _CONTROL.sub(" ", text[: 4 * TEXT_LIMIT].encode("utf-8", "replace").decode("utf-8")).strip()
     if "@" in line:
         line = _ADDRESS.sub("<address>", line)

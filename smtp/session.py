@@ -1,16 +1,24 @@
-"""One open SMTP session: one transaction after the other, each with its answer.
+"""One open SMTP session: transactions over it, pipelined when the server offers it, each with its answer.
 
-aiosmtplib's ``sendmail`` is not used: it cuts odd addresses silently and goes over the whole message several
-times.  Here commands are written as checked bytes, dots are stuffed once, and time limits are kept by one timer
-per session.  Everything that the other side does becomes an answer; a session that is out of step is closed.
+aiosmtplib opens and encrypts the connection; from then on this protocol stands on its transport, because aiosmtplib
+knows no PIPELINING (RFC 2920), cuts odd addresses silently and goes over the whole message several times.
+
+With PIPELINING a transaction is two round trips: MAIL, RCPT and DATA in one write, then the content.  Behind the
+content the next transaction's three commands may travel already, so that a busy session needs one round trip per
+message.  Without, one command follows the other.  Replies come in the order of the commands either way, and are taken
+apart in one place, so that both ways end in the same answers.
+
+Everything that the other side does becomes an answer.  A session that is out of step is closed: whose content was
+sent is uncertain then, all others are safe to try again.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import aiosmtplib
-from aiosmtplib.response import SMTPResponse
 
 from smtp.attempts import (
     TIMED_OUT,
@@ -25,6 +33,13 @@ from smtp.attempts import (
     shown,
 )
 from smtp.mx import Target
+from smtp.reply_lines import ReplyLines, Unfit
+
+CUT_BEFORE = "the connection ended before its turn"
+"""Why a transaction was not begun; it can be tried on another session at once."""
+
+_JOIN_UP_TO = 65_536  # longer contents are handed over as they are, not copied to be joined
+_Command = Literal["rset", "mail", "rcpt", "data", "dot", "nothing", "quit"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,81 +51,84 @@ class Timeouts:
     dot_s: float = 600.0
 
 
-class Session:
-    """An open session; ``used`` counts its transactions."""
+class _Turn:
+    """One transaction; ``stage`` is the command whose reply decides it, ``said`` the reply that did."""
+
+    __slots__ = ("answered", "began", "envelope", "go", "said", "stage")
+
+    def __init__(
+        self, envelope: Envelope, go: Callable[[], bool], answered: "asyncio.Future[Attempt]", began: float
+    ) -> None:
+        self.envelope = envelope
+        self.go = go
+        self.answered = answered
+        self.began = began
+        self.stage: Stage = "mail"
+        self.said: tuple[Stage, int, str] | None = None
+
+
+class Session(asyncio.Protocol):
+    """An open session; ``used`` counts its transactions, ``load`` are those in process."""
 
     def __init__(self, client: aiosmtplib.SMTP, *, target: Target, timeouts: Timeouts) -> None:
+        transport = client.transport
+        if transport is None or transport.is_closing():
+            raise aiosmtplib.SMTPServerDisconnected("Connection lost")
         self.target = target
         self.used = 0
-        self._on_rested: Callable[[Session], None] | None = None
-        self._client = client
-        protocol = client.protocol
-        if protocol is None:
-            raise aiosmtplib.SMTPServerDisconnected("Connection lost")
-        self._protocol = protocol
+        self.load = 0
         self._timeouts = timeouts
         self._loop = asyncio.get_running_loop()
-        self._deadline = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-        self._overdue = False
-        self._needs_reset = False
-        self._stage: Stage = "mail"
+        self._transport: asyncio.WriteTransport = transport  # type: ignore[assignment]  # it writes, whatever its class
         offers = client.esmtp_extensions
         self._utf8 = "smtputf8" in offers
         self._eight_bit = "8bitmime" in offers
+        self._pipelining = "pipelining" in offers
         self._size_limit = int(size) if (size := offers.get("size", "-1") or "0").isdigit() else None
-        transport = client.transport
-        assert transport is not None  # noqa: S101 - aiosmtplib sets it before connect() returns
         self.ip: str | None = (transport.get_extra_info("sockname") or (None,))[0]
         tls = transport.get_extra_info("ssl_object")
         self.tls: str | None = tls.version() if tls is not None else None
+        self._lines = ReplyLines()
+        self._waiting: deque[_Turn] = deque()  # not begun
+        self._awaited: deque[tuple[_Turn | None, _Command, int]] = deque()  # whose reply to what, sent in which batch
+        self._enveloping: _Turn | None = None  # its content is not sent yet
+        self._batch = 0
+        self._unwritten = -1  # the batch whose answers are not written yet
+        self._needs_reset = False
+        self._over: str | None = None
+        self._deadline = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._on_rested: Callable[[Session], None] | None = None
+        self._goodbye: asyncio.Future[None] | None = None
+        transport.set_protocol(self)
 
     @property
     def is_open(self) -> bool:
         """Can another transaction be tried on it?"""
-        return self._protocol.is_connected
+        return self._over is None and not self._transport.is_closing()
+
+    @property
+    def room(self) -> int:
+        """How many more transactions may be handed to it now."""
+        if not self.is_open:
+            return 0
+        return (2 if self._pipelining else 1) - self.load
 
     async def send(self, envelope: Envelope, *, go: Callable[[], bool]) -> Attempt:
         """One transaction.  Afterwards the session is ready for another, or closed."""
         self._on_rested = None
-        began = self._loop.time()
-        impossible = self._cannot(envelope)
-        if impossible is not None:
+        if (impossible := self._cannot(envelope)) is not None:
             return impossible
+        turn = _Turn(envelope, go, self._loop.create_future(), self._loop.time())
+        if not self.is_open:
+            return self._cut_off(turn, CUT_BEFORE)
+        self.load += 1
+        self._waiting.append(turn)
         try:
-            reply = await self._transaction(envelope, go)
-        except aiosmtplib.SMTPResponseException as odd:  # bytes that are no reply, or a reply that does not fit
-            self.cut()
-            return self._lost(began, f"an answer that does not fit: {odd.code} {odd.message}")
-        except (aiosmtplib.SMTPException, OSError) as lost:
-            self.cut()
-            return self._lost(began, TIMED_OUT if self._overdue else str(lost))
-        return Withheld() if reply is None else self._answer(reply, began)
-
-    async def _transaction(self, envelope: Envelope, go: Callable[[], bool]) -> SMTPResponse | None:
-        """The last reply of the dialogue; ``_stage`` says to what.  None when ``go`` said no."""
-        self._stage = "mail"
-        if self._needs_reset:
-            reply = await self._command(b"RSET\r\n")
-            if not 200 <= reply.code < 300:
-                raise aiosmtplib.SMTPResponseException(reply.code, reply.message)
-            self._needs_reset = False
-        if not go():
-            return None
-        self.used += 1
-        reply = await self._command(self._mail_from(envelope))
-        if not 200 <= reply.code < 300:
-            return reply
-        self._stage = "rcpt"
-        reply = await self._command(b"RCPT TO:<" + envelope.recipient + b">\r\n")
-        if not 200 <= reply.code < 300:
-            return reply
-        self._stage = "data"
-        reply = await self._command(b"DATA\r\n")
-        if reply.code != 354:
-            return reply
-        self._stage = "dot"
-        return await self._command(stuffed(envelope.data), self._timeouts.dot_s)
+            self._write(self._next_envelope())
+            return await turn.answered
+        finally:
+            self.load -= 1
 
     def rest(self, idle_s: float, then: Callable[["Session"], None]) -> None:
         """Wait for the next transaction; ``then`` is called when none came for ``idle_s``."""
@@ -120,23 +138,233 @@ class Session:
     async def quit(self) -> None:
         """Say goodbye and close, without waiting long for the answer."""
         self._on_rested = None
-        try:
-            if self.is_open:
-                await self._command(b"QUIT\r\n", 2.0)
-        except (aiosmtplib.SMTPException, OSError):
-            pass  # it is closed either way
-        finally:
-            self.cut()
+        if self.is_open and not self.load:
+            self._goodbye = self._loop.create_future()
+            self._awaited.append((None, "quit", self._batch))
+            self._write([b"QUIT\r\n"])
+            self._watch(2.0)
+            await self._goodbye
+        self.cut()
 
     def cut(self) -> None:
-        """Close at once; a transaction under way gets its answer."""
+        """Close at once; transactions under way get their answers."""
+        self._end("the connection was cut")
+
+    # ---- from the transport
+
+    def data_received(self, data: bytes) -> None:
+        """Replies come in; what may follow them goes out in one write."""
+        self._batch += 1
+        self._unwritten = self._batch
+        out: list[bytes] = []
+        try:
+            for code, text in self._lines.read(data):
+                self._heard(code, text, out)
+                if self._over is not None:
+                    return
+        except Unfit as unfit:
+            self._end(f"an answer that does not fit: {unfit}")
+            return
+        self._write(out)
+        self._unwritten = -1
+        if self._awaited:
+            self._watch(self._limit())
+
+    def eof_received(self) -> bool:
+        """The other side says no more."""
+        self._end("Connection lost")
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone."""
+        self._end(f"Connection lost: {exc}" if exc is not None else "Connection lost")
+
+    # ---- one reply
+
+    def _heard(self, code: int, text: str, out: list[bytes]) -> None:
+        if not self._awaited:
+            self._end("a reply to nothing" if code != 421 else "the server closed the session")
+            return
+        turn, command, sent_in = self._awaited.popleft()
+        if sent_in == self._batch:  # it came together with the reply that made us send the command
+            self._awaited.appendleft((turn, command, sent_in))
+            raise Unfit(f"a reply before the command it answers: {code} {text}")
+        if command == "quit":
+            self._end("goodbye")
+        elif command == "rset":
+            if not 200 <= code < 300:
+                raise Unfit(f"RSET was answered with {code} {text}")
+        elif turn is not None:
+            if not _fits(command, code):
+                self._awaited.appendleft((turn, command, sent_in))
+                raise Unfit(f"{code} {text}")
+            if code == 421:
+                turn.said = turn.said or (_STAGES[command], code, text)
+                self._answer(turn)
+                self._end("the server closed the session")
+            else:
+                self._replied(turn, command, code, text, out)
+
+    def _replied(self, turn: _Turn, command: _Command, code: int, text: str, out: list[bytes]) -> None:
+        """A reply that fits; with PIPELINING the later commands of a refused transaction are answered, too."""
+        match command:
+            case "mail" | "rcpt":
+                if code >= 300:
+                    turn.said = turn.said or (_STAGES[command], code, text)
+                if self._pipelining:
+                    turn.stage = "rcpt" if command == "mail" else "data"
+                elif turn.said is not None:
+                    self._refuse(turn, out)
+                elif command == "mail":
+                    out.append(self._command(turn, "rcpt", b"RCPT TO:<" + turn.envelope.recipient + b">\r\n"))
+                else:
+                    out.append(self._command(turn, "data", b"DATA\r\n"))
+            case "data":
+                if code == 354 and turn.said is None:
+                    self._send_content(turn, out)
+                elif code == 354:  # RFC 2920 3.1: nobody is to get the message, and still the server asks for it
+                    out.append(self._command(turn, "nothing", b".\r\n"))
+                else:
+                    turn.said = turn.said or ("data", code, text)
+                    self._refuse(turn, out)
+            case "dot":
+                turn.said = ("dot", code, text)
+                self._answer(turn)
+                out.extend(self._next_envelope())
+            case _:  # the end of the empty message: whatever was said of it, there was no recipient
+                self._refuse(turn, out)
+
+    def _send_content(self, turn: _Turn, out: list[bytes]) -> None:
+        """The content, and behind it the envelope of the next message.
+
+        The envelope may have travelled behind the content of another message for as long as that took, so the
+        question whether it may be sent is asked again: a session is closed rather than that a stopped sender sends.
+        """
+        if not turn.go():
+            if not turn.answered.done():
+                turn.answered.set_result(Withheld())
+            self._end("stopped before the content")
+            return
+        self._enveloping = None
+        self._awaited.append((turn, "dot", self._batch))
+        turn.stage = "dot"
+        out.append(stuffed(turn.envelope.data))
+        out.extend(self._next_envelope())
+
+    def _refuse(self, turn: _Turn, out: list[bytes]) -> None:
+        self._needs_reset = turn.said is not None and turn.said[0] in {"rcpt", "data"}
+        self._enveloping = None
+        self._answer(turn)
+        out.extend(self._next_envelope())
+
+    def _next_envelope(self) -> list[bytes]:
+        """What begins the next transaction, if there is one and the last one is far enough."""
+        if not self._pipelining and self._awaited:
+            return []
+        while self._enveloping is None and self._waiting:
+            turn = self._waiting.popleft()
+            if turn.answered.done():
+                continue
+            if not turn.go():
+                turn.answered.set_result(Withheld())
+                continue
+            self._enveloping = turn
+            return self._envelope(turn)
+        return []
+
+    def _envelope(self, turn: _Turn) -> list[bytes]:
+        envelope = turn.envelope
+        self.used += 1
+        if not self._awaited:
+            self._watch(self._timeouts.command_s)
+        out: list[bytes] = []
+        if self._needs_reset:
+            self._needs_reset = False
+            self._awaited.append((None, "rset", self._batch))
+            out.append(b"RSET\r\n")
+        mail = b"MAIL FROM:<" + envelope.sender + b">"
+        if self._size_limit is not None:
+            mail += b" SIZE=%d" % len(envelope.data)
+        if envelope.smtputf8:
+            mail += b" SMTPUTF8 BODY=8BITMIME" if self._eight_bit else b" SMTPUTF8"
+        out.append(self._command(turn, "mail", mail + b"\r\n"))
+        if self._pipelining:
+            out.append(self._command(turn, "rcpt", b"RCPT TO:<" + envelope.recipient + b">\r\n"))
+            out.append(self._command(turn, "data", b"DATA\r\n"))
+        return out
+
+    def _command(self, turn: _Turn, command: _Command, line: bytes) -> bytes:
+        if not self._pipelining:
+            turn.stage = _STAGES[command]
+        self._awaited.append((turn, command, self._batch))
+        return line
+
+    def _write(self, out: list[bytes]) -> None:
+        if not out or self._over is not None:
+            return
+        if len(out) == 1:
+            self._transport.write(out[0])
+        elif max(map(len, out)) <= _JOIN_UP_TO:
+            self._transport.write(b"".join(out))
+        else:
+            self._transport.writelines(out)
+
+    # ---- answers
+
+    def _answer(self, turn: _Turn) -> None:
+        if turn.said is None or turn.answered.done():
+            return
+        stage, code, text = turn.said
+        text = shown(text)
+        turn.answered.set_result(
+            Reply(
+                stage=stage,
+                code=code,
+                enhanced=enhanced_code(text),
+                text=text,
+                mx=self.target.host,
+                ip=self.ip,
+                tls=self.tls,
+                took_ms=self._took(turn),
+            )
+        )
+
+    def _cut_off(self, turn: _Turn, why: str) -> Reply | Uncertain:
+        took_ms, host, text = self._took(turn), self.target.host, shown(why)
+        if turn.stage == "dot":
+            return Uncertain(text=text, mx=host, ip=self.ip, tls=self.tls, took_ms=took_ms)
+        return Reply(stage=turn.stage, text=text, mx=host, ip=self.ip, tls=self.tls, took_ms=took_ms)
+
+    def _end(self, why: str) -> None:
+        """Close, and answer everybody: the first one by what happened, those behind it by that they were not begun."""
+        if self._over is not None:
+            return
+        self._over = why
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        abort = getattr(self._protocol.transport, "abort", None)  # uvloop's transports are no asyncio.WriteTransport
-        if abort is not None:
-            abort()
-        self._client.close()
+        self._transport.abort()
+        for turn, command, sent_in in self._awaited:
+            if turn is not None and command == "dot" and sent_in == self._unwritten:
+                turn.stage = "data"  # its content was never sent
+        turns = [turn for turn, _, _ in self._awaited if turn is not None] + list(self._waiting)
+        self._awaited.clear()
+        self._waiting.clear()
+        for number, turn in enumerate(dict.fromkeys(turns)):
+            if turn.answered.done():
+                continue
+            if turn.said is not None:
+                self._answer(turn)  # the server had said no before
+            elif number == 0 or turn.stage == "dot":
+                turn.answered.set_result(self._cut_off(turn, why))
+            else:
+                turn.stage = "mail"
+                turn.answered.set_result(self._cut_off(turn, CUT_BEFORE))
+        if self._goodbye is not None and not self._goodbye.done():
+            self._goodbye.set_result(None)
+
+    def _took(self, turn: _Turn) -> int:
+        return round((self._loop.time() - turn.began) * 1000)
 
     def _cannot(self, envelope: Envelope) -> Impossible | None:
         if envelope.smtputf8 and not self._utf8:
@@ -153,25 +381,16 @@ class Session:
             )
         return None
 
-    def _mail_from(self, envelope: Envelope) -> bytes:
-        command = b"MAIL FROM:<" + envelope.sender + b">"
-        if self._size_limit is not None:
-            command += b" SIZE=%d" % len(envelope.data)
-        if envelope.smtputf8:
-            command += b" SMTPUTF8"
-            if self._eight_bit:
-                command += b" BODY=8BITMIME"
-        return command + b"\r\n"
+    # ---- time
 
-    async def _command(self, data: bytes, timeout: float | None = None) -> SMTPResponse:
-        self._watch(self._timeouts.command_s if timeout is None else timeout)
-        self._protocol.write(data)
-        return await self._protocol.read_response()  # armed before it first waits, so no answer slips past
+    def _limit(self) -> float:
+        """How long the next reply may take."""
+        command = self._awaited[0][1]
+        return self._timeouts.dot_s if command in {"dot", "nothing"} else self._timeouts.command_s
 
     def _watch(self, seconds: float) -> None:
         """Move the session's deadline; its one timer looks at it when it goes off, which costs nothing per command."""
-        now = self._loop.time()
-        self._deadline = now + seconds
+        self._deadline = self._loop.time() + seconds
         if self._timer is None or self._timer.when() > self._deadline:
             if self._timer is not None:
                 self._timer.cancel()
@@ -183,39 +402,18 @@ class Session:
             self._timer = self._loop.call_at(self._deadline, self._tick)
         elif self._on_rested is not None:
             self._on_rested(self)
-        else:
-            self._overdue = True
-            self.cut()
+        elif self._awaited:
+            self._end(TIMED_OUT)
 
-    def _answer(self, reply: SMTPResponse, began: float) -> Attempt:
-        accepted = self._stage == "dot" and 200 <= reply.code < 300
-        if not accepted and not 400 <= reply.code < 600:
-            self.cut()
-            return self._lost(began, f"an answer that does not fit: {reply.code} {reply.message}")
-        if reply.code == 421:
-            self.cut()
-        elif self._stage in {"rcpt", "data"}:
-            self._needs_reset = True
-        text = shown(reply.message)
-        return Reply(
-            stage=self._stage,
-            code=reply.code,
-            enhanced=enhanced_code(text),
-            text=text,
-            mx=self.target.host,
-            ip=self.ip,
-            tls=self.tls,
-            took_ms=self._took(began),
-        )
 
-    def _lost(self, began: float, text: str) -> Reply | Uncertain:
-        took_ms, host, text = self._took(began), self.target.host, shown(text)
-        if self._stage == "dot":
-            return Uncertain(text=text, mx=host, ip=self.ip, tls=self.tls, took_ms=took_ms)
-        return Reply(stage=self._stage, text=text, mx=host, ip=self.ip, tls=self.tls, took_ms=took_ms)
+_STAGES: dict[str, Stage] = {"mail": "mail", "rcpt": "rcpt", "data": "data", "dot": "dot", "nothing": "data"}
 
-    def _took(self, began: float) -> int:
-        return round((self._loop.time() - began) * 1000)
+
+def _fits(command: _Command, code: int) -> bool:
+    """Can this be a reply to that command (RFC 5321 4.3.2)?"""
+    if 400 <= code < 600:
+        return True
+    return code == 354 if command == "data" else 200 <= code < 300
 
 
 def stuffed(data: bytes) -> bytes:
