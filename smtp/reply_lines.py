@@ -33,21 +33,18 @@ class ReplyLines:
         while (end := data.find(b"\n", at)) >= 0:
             line = data[at:end]
             at = end + 1
+            if line[3:4] == b" " and line[:3].isdigit() and not self._lines and end < LONGEST:  # as nearly all are
+                yield int(line[:3]), line[4:].strip().decode("utf-8", "replace")
+                continue
             code, goes_on = self._parted(line)
+            self._lines.append(line[4:].strip())
             self._size += len(line)
             if self._size > LONGEST:
                 raise Unfit(f"a reply of more than {LONGEST:,} bytes")
-            if goes_on or self._lines:
-                self._lines.append(line)
-                if goes_on:
-                    continue
-                line = b"\n".join(part[4:].strip() for part in self._lines)
-                self._lines = []
-            else:
-                line = line[4:].strip()
-            self._size = 0
-            self._code = -1
-            yield code, line.decode("utf-8", "replace")
+            if not goes_on:
+                text = b"\n".join(self._lines).decode("utf-8", "replace")
+                self._lines, self._size = [], 0
+                yield code, text
         self._begun = data[at:]
         if self._size + len(self._begun) > LONGEST:
             raise Unfit(f"a reply of more than {LONGEST:,} bytes")

@@ -90,10 +90,11 @@ class Session(asyncio.Protocol):
         self.tls: str | None = tls.version() if tls is not None else None
         self._lines = ReplyLines()
         self._waiting: deque[_Turn] = deque()  # not begun
-        self._awaited: deque[tuple[_Turn | None, _Command, int]] = deque()  # whose reply to what, sent in which batch
+        # Of each reply to come: whose it is, to what, and how many writes there had been when its command was put in.
+        self._awaited: deque[tuple[_Turn | None, _Command, int]] = deque()
         self._enveloping: _Turn | None = None  # its content is not sent yet
-        self._batch = 0
-        self._unwritten = -1  # the batch whose answers are not written yet
+        self._flushes = 0
+        self._out: list[bytes] = []  # to be written in a moment
         self._needs_reset = False
         self._over: str | None = None
         self._deadline = 0.0
@@ -140,7 +141,7 @@ class Session(asyncio.Protocol):
         self._on_rested = None
         if self.is_open and not self.load:
             self._goodbye = self._loop.create_future()
-            self._awaited.append((None, "quit", self._batch))
+            self._awaited.append((None, "quit", self._flushes))
             self._write([b"QUIT\r\n"])
             self._watch(2.0)
             await self._goodbye
@@ -154,8 +155,6 @@ class Session(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Replies come in; what may follow them goes out in one write."""
-        self._batch += 1
-        self._unwritten = self._batch
         out: list[bytes] = []
         try:
             for code, text in self._lines.read(data):
@@ -166,7 +165,6 @@ class Session(asyncio.Protocol):
             self._end(f"an answer that does not fit: {unfit}")
             return
         self._write(out)
-        self._unwritten = -1
         if self._awaited:
             self._watch(self._limit())
 
@@ -185,9 +183,9 @@ class Session(asyncio.Protocol):
         if not self._awaited:
             self._end("a reply to nothing" if code != 421 else "the server closed the session")
             return
-        turn, command, sent_in = self._awaited.popleft()
-        if sent_in == self._batch:  # it came together with the reply that made us send the command
-            self._awaited.appendleft((turn, command, sent_in))
+        turn, command, flush = self._awaited.popleft()
+        if flush == self._flushes:  # it came before the command it answers was written
+            self._awaited.appendleft((turn, command, flush))
             raise Unfit(f"a reply before the command it answers: {code} {text}")
         if command == "quit":
             self._end("goodbye")
@@ -196,7 +194,7 @@ class Session(asyncio.Protocol):
                 raise Unfit(f"RSET was answered with {code} {text}")
         elif turn is not None:
             if not _fits(command, code):
-                self._awaited.appendleft((turn, command, sent_in))
+                self._awaited.appendleft((turn, command, flush))
                 raise Unfit(f"{code} {text}")
             if code == 421:
                 turn.said = turn.said or (_STAGES[command], code, text)
@@ -246,7 +244,7 @@ class Session(asyncio.Protocol):
             self._end("stopped before the content")
             return
         self._enveloping = None
-        self._awaited.append((turn, "dot", self._batch))
+        self._awaited.append((turn, "dot", self._flushes))
         turn.stage = "dot"
         out.append(stuffed(turn.envelope.data))
         out.extend(self._next_envelope())
@@ -280,7 +278,7 @@ class Session(asyncio.Protocol):
         out: list[bytes] = []
         if self._needs_reset:
             self._needs_reset = False
-            self._awaited.append((None, "rset", self._batch))
+            self._awaited.append((None, "rset", self._flushes))
             out.append(b"RSET\r\n")
         mail = b"MAIL FROM:<" + envelope.sender + b">"
         if self._size_limit is not None:
@@ -296,12 +294,21 @@ class Session(asyncio.Protocol):
     def _command(self, turn: _Turn, command: _Command, line: bytes) -> bytes:
         if not self._pipelining:
             turn.stage = _STAGES[command]
-        self._awaited.append((turn, command, self._batch))
+        self._awaited.append((turn, command, self._flushes))
         return line
 
     def _write(self, out: list[bytes]) -> None:
-        if not out or self._over is not None:
+        """Write a little later: what the answers of this moment make others send goes into the same packet."""
+        if out and self._over is None:
+            if not self._out:
+                self._loop.call_soon(self._flush)
+            self._out += out
+
+    def _flush(self) -> None:
+        out, self._out = self._out, []
+        if self._over is not None or not out:
             return
+        self._flushes += 1
         if len(out) == 1:
             self._transport.write(out[0])
         elif max(map(len, out)) <= _JOIN_UP_TO:
@@ -344,8 +351,8 @@ class Session(asyncio.Protocol):
             self._timer.cancel()
             self._timer = None
         self._transport.abort()
-        for turn, command, sent_in in self._awaited:
-            if turn is not None and command == "dot" and sent_in == self._unwritten:
+        for turn, command, flush in self._awaited:
+            if turn is not None and command == "dot" and flush == self._flushes:
                 turn.stage = "data"  # its content was never sent
         turns = [turn for turn, _, _ in self._awaited if turn is not None] + list(self._waiting)
         self._awaited.clear()
