@@ -27,7 +27,9 @@ class UnsafeEnvelope(ValueError):  # noqa: N818 - it is what it says
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """A message ready for a server: both addresses as they stand in the commands, and the data, dots not stuffed.
+    """A message ready for a server: both addresses as they stand in the commands, and the data.
+
+    ``content`` is the data as it follows DATA: dots stuffed, and its last line ended (RFC 5321 4.5.2).
 
     Bodies are ASCII, so data that is not has addresses in UTF-8 in its header: it needs SMTPUTF8 (RFC 6531).
     A message that ``must_encrypt`` is never sent in clear.
@@ -37,6 +39,7 @@ class Envelope:
     recipient: bytes
     domain: str
     data: bytes
+    content: bytes
     smtputf8: bool = False
     must_encrypt: bool = False
 
@@ -56,8 +59,18 @@ class Envelope:
             recipient.encode("utf-8"),
             recipient.rpartition("@")[2].lower(),
             data,
+            stuffed(data),
             not (sender.isascii() and recipient.isascii() and data.isascii()),
         )
+
+
+def stuffed(data: bytes) -> bytes:
+    """The data as it follows DATA, before the dot that ends it; the very same object when nothing is to be changed."""
+    if b"\r\n." in data:
+        data = data.replace(b"\r\n.", b"\r\n..")
+    if data.startswith(b"."):
+        data = b"." + data
+    return data if data.endswith(b"\r\n") else data + b"\r\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,5 +1,7 @@
 """From bytes to replies (RFC 5321 4.2): a code and a text, whatever the bytes are and however they are cut.
 
+Texts stay bytes, since most of them are never looked at.
+
 Lines end with LF, with or without CR before it, since some servers write them so.  What is no reply (no code, two
 codes in one reply, more than 64 KiB) is :class:`Unfit`, and after that the dialogue cannot be trusted any more.
 """
@@ -24,7 +26,7 @@ class ReplyLines:
         self._lines: list[bytes] = []
         self._size = 0
 
-    def read(self, data: bytes) -> Iterator[tuple[int, str]]:
+    def read(self, data: bytes) -> Iterator[tuple[int, bytes]]:
         """The replies that are complete with these bytes."""
         if self._begun:
             data = self._begun + data
@@ -33,8 +35,8 @@ class ReplyLines:
         while (end := data.find(b"\n", at)) >= 0:
             line = data[at:end]
             at = end + 1
-            if line[3:4] == b" " and line[:3].isdigit() and not self._lines and end < LONGEST:  # as nearly all are
-                yield int(line[:3]), line[4:].strip().decode("utf-8", "replace")
+            if (known := _USUAL.get(line[:4])) and not self._lines and end < LONGEST:
+                yield known, line[4:]
                 continue
             code, goes_on = self._parted(line)
             self._lines.append(line[4:].strip())
@@ -42,7 +44,7 @@ class ReplyLines:
             if self._size > LONGEST:
                 raise Unfit(f"a reply of more than {LONGEST:,} bytes")
             if not goes_on:
-                text = b"\n".join(self._lines).decode("utf-8", "replace")
+                text = b"\n".join(self._lines)
                 self._lines, self._size = [], 0
                 yield code, text
         self._begun = data[at:]
@@ -61,4 +63,5 @@ class ReplyLines:
         return code, between == b"-"
 
 
+_USUAL = {b"%d " % code: code for code in range(200, 600)}
 _BETWEEN = frozenset((b" ", b"-", b"\r", b"", b"\t"))

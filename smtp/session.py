@@ -52,9 +52,9 @@ class Timeouts:
 
 
 class _Turn:
-    """One transaction; ``stage`` is the command whose reply decides it, ``said`` the reply that did."""
+    """One transaction; ``said`` is the reply that decided it."""
 
-    __slots__ = ("answered", "began", "envelope", "go", "said", "stage")
+    __slots__ = ("answered", "began", "envelope", "go", "said")
 
     def __init__(
         self, envelope: Envelope, go: Callable[[], bool], answered: "asyncio.Future[Attempt]", began: float
@@ -63,8 +63,7 @@ class _Turn:
         self.go = go
         self.answered = answered
         self.began = began
-        self.stage: Stage = "mail"
-        self.said: tuple[Stage, int, str] | None = None
+        self.said: tuple[Stage, int, bytes] | None = None
 
 
 class Session(asyncio.Protocol):
@@ -122,7 +121,7 @@ class Session(asyncio.Protocol):
             return impossible
         turn = _Turn(envelope, go, self._loop.create_future(), self._loop.time())
         if not self.is_open:
-            return self._cut_off(turn, CUT_BEFORE)
+            return self._cut_off(turn, "mail", CUT_BEFORE)
         self.load += 1
         self._waiting.append(turn)
         try:
@@ -157,16 +156,13 @@ class Session(asyncio.Protocol):
         """Replies come in; what may follow them goes out in one write."""
         out: list[bytes] = []
         try:
-            for code, text in self._lines.read(data):
-                self._heard(code, text, out)
-                if self._over is not None:
-                    return
+            self._hear(data, out)
         except Unfit as unfit:
             self._end(f"an answer that does not fit: {unfit}")
-            return
-        self._write(out)
-        if self._awaited:
-            self._watch(self._limit())
+        if self._over is None:
+            self._write(out)
+            if self._awaited:
+                self._watch(self._limit())
 
     def eof_received(self) -> bool:
         """The other side says no more."""
@@ -179,39 +175,48 @@ class Session(asyncio.Protocol):
 
     # ---- one reply
 
-    def _heard(self, code: int, text: str, out: list[bytes]) -> None:
-        if not self._awaited:
-            self._end("a reply to nothing" if code != 421 else "the server closed the session")
-            return
-        turn, command, flush = self._awaited.popleft()
-        if flush == self._flushes:  # it came before the command it answers was written
-            self._awaited.appendleft((turn, command, flush))
-            raise Unfit(f"a reply before the command it answers: {code} {text}")
-        if command == "quit":
-            self._end("goodbye")
-        elif command == "rset":
-            if not 200 <= code < 300:
-                raise Unfit(f"RSET was answered with {code} {text}")
-        elif turn is not None:
+    def _hear(self, data: bytes, out: list[bytes]) -> None:
+        awaited, flushes = self._awaited, self._flushes
+        for code, text in self._lines.read(data):
+            if not awaited:
+                self._end("the server closed the session" if code == 421 else "a reply to nothing")
+                return
+            turn, command, flush = awaited[0]
+            if flush == flushes:
+                raise Unfit(f"a reply before the command it answers: {code} {_read(text)}")
             if not _fits(command, code):
-                self._awaited.appendleft((turn, command, flush))
-                raise Unfit(f"{code} {text}")
-            if code == 421:
-                turn.said = turn.said or (_STAGES[command], code, text)
-                self._answer(turn)
-                self._end("the server closed the session")
+                raise Unfit(f"{code} {_read(text)}")
+            awaited.popleft()
+            if turn is None:
+                self._overheard(command, code, text)
+            elif code == 421:
+                self._closed_by_server(turn, command, text)
             else:
                 self._replied(turn, command, code, text, out)
+            if self._over is not None:
+                return
 
-    def _replied(self, turn: _Turn, command: _Command, code: int, text: str, out: list[bytes]) -> None:
+    def _overheard(self, command: _Command, code: int, text: bytes) -> None:
+        """A reply that is about the session and no message."""
+        if command == "quit" or code == 421:
+            self._end("the server closed the session")
+        elif code >= 300:
+            raise Unfit(f"RSET was answered with {code} {_read(text)}")
+
+    def _closed_by_server(self, turn: _Turn, command: _Command, text: bytes) -> None:
+        turn.said = turn.said or (_STAGES[command], 421, text)
+        self._answer(turn)
+        self._end("the server closed the session")
+
+    def _replied(self, turn: _Turn, command: _Command, code: int, text: bytes, out: list[bytes]) -> None:
         """A reply that fits; with PIPELINING the later commands of a refused transaction are answered, too."""
         match command:
             case "mail" | "rcpt":
                 if code >= 300:
                     turn.said = turn.said or (_STAGES[command], code, text)
                 if self._pipelining:
-                    turn.stage = "rcpt" if command == "mail" else "data"
-                elif turn.said is not None:
+                    return
+                if turn.said is not None:
                     self._refuse(turn, out)
                 elif command == "mail":
                     out.append(self._command(turn, "rcpt", b"RCPT TO:<" + turn.envelope.recipient + b">\r\n"))
@@ -245,8 +250,7 @@ class Session(asyncio.Protocol):
             return
         self._enveloping = None
         self._awaited.append((turn, "dot", self._flushes))
-        turn.stage = "dot"
-        out.append(stuffed(turn.envelope.data))
+        out += (turn.envelope.content, b".\r\n")
         out.extend(self._next_envelope())
 
     def _refuse(self, turn: _Turn, out: list[bytes]) -> None:
@@ -292,8 +296,6 @@ class Session(asyncio.Protocol):
         return out
 
     def _command(self, turn: _Turn, command: _Command, line: bytes) -> bytes:
-        if not self._pipelining:
-            turn.stage = _STAGES[command]
         self._awaited.append((turn, command, self._flushes))
         return line
 
@@ -311,7 +313,7 @@ class Session(asyncio.Protocol):
         self._flushes += 1
         if len(out) == 1:
             self._transport.write(out[0])
-        elif max(map(len, out)) <= _JOIN_UP_TO:
+        elif sum(map(len, out)) <= _JOIN_UP_TO:
             self._transport.write(b"".join(out))
         else:
             self._transport.writelines(out)
@@ -321,8 +323,8 @@ class Session(asyncio.Protocol):
     def _answer(self, turn: _Turn) -> None:
         if turn.said is None or turn.answered.done():
             return
-        stage, code, text = turn.said
-        text = shown(text)
+        stage, code, said = turn.said
+        text = shown(_read(said))
         turn.answered.set_result(
             Reply(
                 stage=stage,
@@ -336,11 +338,11 @@ class Session(asyncio.Protocol):
             )
         )
 
-    def _cut_off(self, turn: _Turn, why: str) -> Reply | Uncertain:
+    def _cut_off(self, turn: _Turn, stage: Stage, why: str) -> Reply | Uncertain:
         took_ms, host, text = self._took(turn), self.target.host, shown(why)
-        if turn.stage == "dot":
+        if stage == "dot":
             return Uncertain(text=text, mx=host, ip=self.ip, tls=self.tls, took_ms=took_ms)
-        return Reply(stage=turn.stage, text=text, mx=host, ip=self.ip, tls=self.tls, took_ms=took_ms)
+        return Reply(stage=stage, text=text, mx=host, ip=self.ip, tls=self.tls, took_ms=took_ms)
 
     def _end(self, why: str) -> None:
         """Close, and answer everybody: the first one by what happened, those behind it by that they were not begun."""
@@ -351,22 +353,22 @@ class Session(asyncio.Protocol):
             self._timer.cancel()
             self._timer = None
         self._transport.abort()
+        stages: dict[_Turn, Stage] = {}
         for turn, command, flush in self._awaited:
-            if turn is not None and command == "dot" and flush == self._flushes:
-                turn.stage = "data"  # its content was never sent
-        turns = [turn for turn, _, _ in self._awaited if turn is not None] + list(self._waiting)
+            if turn is not None and turn not in stages:
+                unsent = command == "dot" and flush == self._flushes
+                stages[turn] = "data" if unsent else _STAGES[command]
+        stages |= dict.fromkeys(self._waiting, "mail")
         self._awaited.clear()
         self._waiting.clear()
-        for number, turn in enumerate(dict.fromkeys(turns)):
-            if turn.answered.done():
-                continue
+        first = True
+        for turn, stage in stages.items():
             if turn.said is not None:
                 self._answer(turn)  # the server had said no before
-            elif number == 0 or turn.stage == "dot":
-                turn.answered.set_result(self._cut_off(turn, why))
-            else:
-                turn.stage = "mail"
-                turn.answered.set_result(self._cut_off(turn, CUT_BEFORE))
+            elif not turn.answered.done():
+                begun = first or stage == "dot"
+                turn.answered.set_result(self._cut_off(turn, *((stage, why) if begun else ("mail", CUT_BEFORE))))
+            first = False
         if self._goodbye is not None and not self._goodbye.done():
             self._goodbye.set_result(None)
 
@@ -418,15 +420,8 @@ _STAGES: dict[str, Stage] = {"mail": "mail", "rcpt": "rcpt", "data": "data", "do
 
 def _fits(command: _Command, code: int) -> bool:
     """Can this be a reply to that command (RFC 5321 4.3.2)?"""
-    if 400 <= code < 600:
-        return True
-    return code == 354 if command == "data" else 200 <= code < 300
+    return code == 354 if command == "data" and code < 400 else 200 <= code < 300 or 400 <= code < 600
 
 
-def stuffed(data: bytes) -> bytes:
-    """The data as it follows DATA: leading dots doubled, and the line that ends it (RFC 5321 4.5.2)."""
-    if b"\r\n." in data:
-        data = data.replace(b"\r\n.", b"\r\n..")
-    if data.startswith(b"."):
-        data = b"." + data
-    return data + (b".\r\n" if data.endswith(b"\r\n") else b"\r\n.\r\n")
+def _read(text: bytes) -> str:
+    return text.strip().decode("utf-8", "replace")
