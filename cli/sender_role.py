@@ -100,7 +100,7 @@ async def _send(
             board=catalogue,
             mailer=SmtpMailer(
                 NextHops(settings.smtp_routes, allow_private=settings.allow_private_mx),
-                Opener(hostname=await _own_hostname(settings), bind=settings.bind),
+                Opener(hostname=await _own_hostname(settings), bind=settings.bind[0] if settings.bind else None),
                 bounds=HopBounds(sessions=settings.connections),
             ),
             composer=Composer(keys, find_keys=find_keys),

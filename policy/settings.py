@@ -5,10 +5,11 @@ described and checked.  A setting ``smtp_routes`` is the option ``--smtp-routes`
 ``MAILCORDON_SMTP_ROUTES``.
 """
 
+import ipaddress
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 
 class WrongSetting(ValueError):  # noqa: N818 - it is what it says, not a failure of ours
@@ -34,6 +35,61 @@ def endpoint(text: str) -> Endpoint:
     if ":" in host and not (host.startswith("[") and host.endswith("]")):
         raise ValueError(f"an IPv6 address stands in brackets, such as [::1]:2525; got {text!r}")
     return Endpoint(host.strip("[]"), int(port))
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """What connections leave through: a SOCKS5 proxy, or a HAProxy that takes PROXY protocol version 2."""
+
+    kind: Literal["socks5", "haproxy2"]
+    where: Endpoint
+
+    def __str__(self) -> str:
+        return f"{self.kind}://{self.where}"
+
+
+def proxy(text: str) -> Proxy:
+    """Read ``socks5://host:port`` or ``haproxy2://host:port``."""
+    kind, _, where = text.strip().partition("://")
+    if "@" in where:
+        raise ValueError("user and password belong into the file that egress_proxy_auth_file names, never into a URL")
+    match kind:
+        case "socks5" | "haproxy2":
+            return Proxy(kind, endpoint(where.rstrip("/")))
+        case _:
+            raise ValueError(f"expected socks5://host:port or haproxy2://host:port, got {text!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """A mail server that takes all our mail; ``implicit_tls``: TLS from the first byte, as on port 465."""
+
+    where: Endpoint
+    implicit_tls: bool = False
+
+    def __str__(self) -> str:
+        return f"{'smtps' if self.implicit_tls else 'smtp'}://{self.where}"
+
+
+def relay(text: str) -> Relay:
+    """Read ``mail.example:587``, ``smtp://mail.example:587`` or ``smtps://mail.example:465``."""
+    scheme, slashes, where = text.strip().rpartition("://")
+    if "@" in where:
+        raise ValueError("user and password belong into the file that smarthost_auth_file names, never into a URL")
+    if slashes and scheme not in {"smtp", "smtps"}:
+        raise ValueError(f"expected smtp://host:port or smtps://host:port, got {text!r}")
+    return Relay(endpoint(where.rstrip("/")), implicit_tls=scheme == "smtps")
+
+
+def addresses(text: str) -> tuple[str, ...]:
+    """Read ``192.0.2.7`` or ``192.0.2.7,2001:db8::7``: at most one address of each kind."""
+    found: dict[int, str] = {}
+    for part in filter(None, (piece.strip() for piece in text.split(","))):
+        address = ipaddress.ip_address(part.strip("[]"))
+        if address.version in found:
+            raise ValueError(f"expected at most one IPv4 and one IPv6 address, got {text!r}")
+        found[address.version] = str(address)
+    return tuple(found.values())
 
 
 def routes(text: str) -> dict[str, Endpoint]:
@@ -144,8 +200,40 @@ class Settings:
         "where a sender serves metrics and health; port 0 takes a free one",
         "host:port",
     )
-    hostname: str | None = _setting(None, str, "name in EHLO and in the greeting; unset takes the machine's name")
-    bind: str | None = _setting(None, str, "source address of outgoing SMTP connections", "IP address")
+    hostname: str | None = _setting(
+        None,
+        str,
+        "name in EHLO and in the greeting; unset takes the PTR of a public source address, else the machine's name",
+    )
+    bind: tuple[str, ...] = _setting(
+        (), addresses, "source addresses of outgoing SMTP connections, one IPv4 and one IPv6", "IP address,…"
+    )
+    egress_address: tuple[str, ...] = _setting(
+        (),
+        addresses,
+        "addresses that mail servers see, where NAT or a proxy makes them others than ours; haproxy2 asks for them",
+        "IP address,…",
+    )
+    egress_proxy: Proxy | None = _setting(
+        None, proxy, "what SMTP connections leave through; unset connects directly", "socks5:// or haproxy2://host:port"
+    )
+    egress_proxy_auth_file: Path | None = _setting(
+        None, Path, "user:password for the SOCKS5 proxy, in one line or two", "path"
+    )
+    egress_check: str = _setting(
+        "require",
+        _one_of("require", "warn", "off"),
+        "must the EHLO name be the PTR of a public source address before a sender takes mail?",
+    )
+    smarthost: Relay | None = _setting(
+        None, relay, "a relay that takes all mail instead of MX look-up", "smtp:// or smtps://host:port"
+    )
+    smarthost_auth_file: Path | None = _setting(
+        None, Path, "user:password for the smarthost, in one line or two; makes TLS with a valid name required", "path"
+    )
+    smarthost_ca_file: Path | None = _setting(
+        None, Path, "certificate authorities for the smarthost instead of the system's", "path"
+    )
     partitions: int = _setting(4, _whole(1, 1000), "partitions of the shared topics; fixed once they exist")
     outbound_partitions: int = _setting(
         4, _whole(1, 100), "partitions of a campaign's topics: its most sender replicas"

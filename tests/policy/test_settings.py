@@ -29,7 +29,14 @@ A_VALUE = {
     "return_path_web": "127.0.0.1:0",
     "sender_web": "localhost:9100",
     "hostname": "mail-1.example.com",
-    "bind": "192.0.2.7",
+    "bind": "192.0.2.7,2001:db8::7",
+    "egress_address": "198.51.100.7",
+    "egress_proxy": "socks5://[::1]:1080",
+    "egress_proxy_auth_file": "/run/secrets/proxy",
+    "egress_check": "warn",
+    "smarthost": "smtps://relay.example.com:465",
+    "smarthost_auth_file": "/run/secrets/smarthost",
+    "smarthost_ca_file": "/etc/ssl/own-ca.pem",
     "dkim_folder": "/etc/mailcordon/dkim",
     "partitions": "12",
     "outbound_partitions": "1",
@@ -106,6 +113,10 @@ def test_any_text_is_a_value_or_is_refused_by_its_name(text: str, name: str) -> 
         pytest.param("partitions", "4.0", "expected a whole number, got '4.0'", id="not whole"),
         pytest.param("partitions", "0", "expected 1 to 1000, got 0", id="below"),
         pytest.param("connections", "1001", "expected 1 to 1000, got 1001", id="above"),
+        pytest.param("bind", "192.0.2.7,192.0.2.8", "expected at most one IPv4 and one IPv6", id="two of a kind"),
+        pytest.param("bind", "eth0", "'eth0' does not appear to be an IPv4 or IPv6 address", id="no address"),
+        pytest.param("egress_proxy", "http://p:1080", "expected socks5://host:port or haproxy2://", id="unknown proxy"),
+        pytest.param("smarthost", "lmtp://m:24", "expected smtp://host:port or smtps://host:port", id="not SMTP"),
         pytest.param("deaf_after_s", "-1", "expected 1 to 300, got -1", id="negative"),
     ],
 )
@@ -114,6 +125,15 @@ def test_nonsense_names_the_setting_and_the_fix(name: str, text: str, fix: str) 
         settings.read({name: (text, f"option --{name.replace('_', '-')}")})
 
     assert str(wrong.value).startswith(f"option --{name.replace('_', '-')}: {fix}")
+
+
+@pytest.mark.parametrize("name", ["egress_proxy", "smarthost"])
+def test_a_secret_in_a_url_is_refused_and_not_repeated(name: str) -> None:
+    scheme = {"egress_proxy": "socks5", "smarthost": "smtp"}[name]
+    with pytest.raises(WrongSetting, match=f"{name}_auth_file") as wrong:
+        settings.read({name: (f"{scheme}://ann:s3cret@mail.example:1080", "test")})
+
+    assert "s3cret" not in str(wrong.value)
 
 
 def test_routes_are_found_by_domain_in_lower_case() -> None:
