@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-Stage = Literal["resolve", "connect", "ehlo", "tls", "mail", "rcpt", "data", "dot"]
+Stage = Literal["resolve", "connect", "ehlo", "tls", "auth", "mail", "rcpt", "data", "dot"]
 
 TEXT_LIMIT = 300
 TIMED_OUT = "timed out"
@@ -118,7 +118,12 @@ class Impossible:
 
 @dataclass(frozen=True, slots=True)
 class Withheld:
-    """Nothing was sent, because the last question before MAIL FROM was answered with no."""
+    """Nothing was sent, because the last question before MAIL FROM was answered with no, or our own way out failed.
+
+    ``text`` says what failed; such an attempt counts neither for the message nor against the server.
+    """
+
+    text: str | None = None
 
 
 Attempt = Reply | Uncertain | Impossible | Withheld

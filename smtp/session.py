@@ -44,9 +44,14 @@ _Command = Literal["rset", "mail", "rcpt", "data", "dot", "nothing", "quit"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
-    """How long to wait, in seconds (RFC 5321 4.5.3.2): ``dot_s`` is for the answer to the whole message."""
+    """How long to wait, in seconds (RFC 5321 4.5.3.2): ``dot_s`` is for the answer to the whole message.
+
+    RFC 5321 has five minutes for a greeting.  Servers that want to be slow to strangers take 20 or 30 seconds; one
+    that takes longer than ``greeting_s`` is overloaded, and a connection is better spent elsewhere.
+    """
 
     connect_s: float = 10.0
+    greeting_s: float = 60.0
     command_s: float = 60.0
     dot_s: float = 600.0
 

@@ -151,7 +151,8 @@ class Delivery:
         if isinstance(attempt, Withheld):
             self._metrics.withheld.inc()
             nothing = self._known(job, number=job.attempts)
-            self._recorder.settle(job, nothing.result("deferred", category=WITHHELD, next_attempt_at=nothing.now))
+            withheld = nothing.result("deferred", category=WITHHELD, next_attempt_at=nothing.now, text=attempt.text)
+            self._recorder.settle(job, withheld)
             return
         terms = self._terms(job, campaign)
         self._settle(job, result_of(attempt, self._known(job), terms=terms, jitter=self._jitter()))

@@ -18,7 +18,7 @@ from smtp.opener import Opener
 from smtp.session import Timeouts
 from tests.smtp.servers import CLOSE, SILENCE, Inbox, Script, aiosmtpd_server, scripted, server_tls, until
 
-SHORT = Timeouts(connect_s=0.3, command_s=0.3, dot_s=0.3)
+SHORT = Timeouts(connect_s=0.3, greeting_s=0.3, command_s=0.3, dot_s=0.3)
 AT_ONCE = Bounds(back_off_s=0.0)
 DATA = b"Subject: x\r\n\r\nbody\r\n"
 
