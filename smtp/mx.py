@@ -19,6 +19,7 @@ import dns.resolver
 
 from policy.settings import Endpoint
 from smtp.attempts import Impossible, Reply
+from smtp.tls.demand import MAY, Demand
 
 SMTP_PORT = 25
 MOST_HOSTS = 5  # of a domain's mail servers, by preference
@@ -39,6 +40,7 @@ class Target:
     host: str
     address: str
     port: int
+    tls: Demand = MAY
 
 
 @dataclass(frozen=True, slots=True)
