@@ -5,7 +5,7 @@ more often than it occurs, so that nobody can add another; what mailbox provider
 (List-Unsubscribe, List-Unsubscribe-Post, Feedback-ID) is covered.  Verification is not our task.
 """
 
-import base64
+import binascii
 import hashlib
 import re
 from collections.abc import Sequence
@@ -97,40 +97,91 @@ def keys_for(folder: Path, domain: str) -> tuple[Key, ...]:
 
 
 class Signer:
-    """Signs messages with one or more keys; ``body`` is the canonical form of the body."""
+    """Signs messages with one or more keys; ``body`` is the canonical form of the body.
+
+    What was the same in the last message, as most of a campaign's header fields are, is not worked out again.
+    """
 
     def __init__(self, keys: Sequence[Key], *, body: Body = "relaxed") -> None:
         self._keys = tuple(keys)
         self._form = body
         self._hashed: tuple[bytes | None, bytes] = (None, b"")
+        self._fields: dict[bytes, tuple[bytes, bytes]] = {}  # of the last message: name and canonical form
+        self._orders: dict[tuple[bytes, ...], _Order] = {}
 
     def signatures(self, message: Message, *, now: int) -> tuple[bytes, ...]:
         """The DKIM-Signature fields of a message, each with its line end; ``now`` in ms."""
         if not self._keys:
             return ()
-        names, canonical = _canonical_fields(message.fields)
-        body_hash = self._body_hash(message.body)
-        return tuple(self._signature(key, names, canonical, body_hash, now // 1000) for key in self._keys)
+        known, self._fields = self._fields, {}
+        canonical: list[bytes] = []
+        names: list[bytes] = []
+        for field in message.fields:
+            one = known.get(field) or (field.partition(b":")[0].lower(), relaxed_field(field))
+            self._fields[field] = one
+            names.append(one[0])
+            canonical.append(one[1])
+        order = self._order(tuple(names))
+        signed = b"".join([canonical[at] for at in order.indices])
+        second, body_hash = now // 1000, self._body_hash(message.body)
+        return tuple(self._signature(key, order.names, signed, body_hash, second) for key in self._keys)
 
-    def _signature(self, key: Key, names: bytes, canonical: bytes, body_hash: bytes, second: int) -> bytes:
-        unsigned = b"DKIM-Signature: v=1; a=%b; c=relaxed/%b; d=%b; s=%b;\r\n\tt=%d; bh=%b;\r\n\th=%b;\r\n\tb=" % (
+    def _signature(self, key: Key, names: Sequence[bytes], signed: bytes, body_hash: bytes, second: int) -> bytes:
+        """One field; its own relaxed form, which is signed too, is written beside it rather than worked out of it."""
+        form = self._form.encode("ascii")
+        start = b" v=1; a=%b; c=relaxed/%b; d=%b; s=%b;" % (
             key.algorithm,
-            self._form.encode("ascii"),
+            form,
             key.domain.encode("ascii"),
             key.selector.encode("ascii"),
-            second,
-            body_hash,
-            names,
         )
-        signature = base64.b64encode(key.sign(canonical + relaxed_field(unsigned + b"\r\n").removesuffix(b"\r\n")))
-        lines = b"\r\n\t ".join(signature[at : at + 70] for at in range(0, len(signature), 70))
-        return unsigned + lines + b"\r\n"
+        middle = b"t=%d; bh=%b;" % (second, body_hash)
+        relaxed = b"dkim-signature:%b %b h=%b; b=" % (start[1:], middle, b": ".join(names))
+        signature = binascii.b2a_base64(key.sign(signed + relaxed), newline=False)
+        return b"DKIM-Signature:%b\r\n\t%b\r\n\th=%b;\r\n\tb=%b\r\n" % (
+            start,
+            middle,
+            b":\r\n\t ".join(names),
+            b"\r\n\t ".join([signature[at : at + 70] for at in range(0, len(signature), 70)]),
+        )
+
+    def _order(self, names: tuple[bytes, ...]) -> "_Order":
+        order = self._orders.get(names)
+        if order is None:
+            if len(self._orders) >= _MOST_ORDERS:
+                self._orders.clear()
+            order = self._orders[names] = _order_of(names)
+        return order
 
     def _body_hash(self, body: bytes) -> bytes:
         if body is not self._hashed[0]:
             canonical = relaxed_body(body) if self._form == "relaxed" else simple_body(body)
-            self._hashed = (body, base64.b64encode(hashlib.sha256(canonical).digest()))
+            self._hashed = (body, binascii.b2a_base64(hashlib.sha256(canonical).digest(), newline=False))
         return self._hashed[1]
+
+
+_MOST_ORDERS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """Which fields are signed, in which order, and the value of ``h=`` in lines."""
+
+    indices: tuple[int, ...]
+    names: tuple[bytes, ...]
+
+
+def _order_of(names: Sequence[bytes]) -> _Order:
+    """The last field of a name is signed first (RFC 6376 5.4.2)."""
+    indices: list[int] = []
+    signed: list[bytes] = []
+    for name in SIGNED:
+        for at in range(len(names) - 1, -1, -1):
+            if names[at] == name:
+                indices.append(at)
+                signed.append(name)
+    signed.extend(OVERSIGNED)
+    return _Order(tuple(indices), tuple(b":".join(signed[at : at + 4]) for at in range(0, len(signed), 4)))
 
 
 def relaxed_field(field: bytes) -> bytes:
@@ -154,19 +205,3 @@ def relaxed_body(body: bytes) -> bytes:
         body = _LINE_ENDS.sub(b"", body)
     body = simple_body(body)
     return b"" if body == b"\r\n" else body
-
-
-def _canonical_fields(fields: Sequence[bytes]) -> tuple[bytes, bytes]:
-    """The value of ``h=`` and the canonical fields that it names; the last field of a name is signed first."""
-    by_name: dict[bytes, list[bytes]] = {}
-    for field in fields:
-        by_name.setdefault(field.partition(b":")[0].lower(), []).append(field)
-    names: list[bytes] = []
-    canonical: list[bytes] = []
-    for name in SIGNED:
-        for field in reversed(by_name.get(name, ())):
-            names.append(name)
-            canonical.append(relaxed_field(field))
-    names.extend(OVERSIGNED)
-    lines = [b":".join(names[at : at + 4]) for at in range(0, len(names), 4)]
-    return b":\r\n\t ".join(lines), b"".join(canonical)
