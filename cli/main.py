@@ -4,7 +4,7 @@ import logging
 
 import click
 
-from cli import campaigns, dead_letters, decisions, roles, send, suppressions, topics
+from cli import campaigns, dead_letters, decisions, egress, roles, send, suppressions, topics
 from cli.demo.command import demo
 
 EXIT_CODES = "Exit codes: 0 done, 1 the answer is no, 2 wrong use, 3 something outside failed."
@@ -57,6 +57,7 @@ for command in (
     decisions.release,
     suppressions.suppress,
     dead_letters.dead_letters,
+    egress.egress,
     topics.topics,
     topics.settings,
 ):

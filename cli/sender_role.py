@@ -6,15 +6,16 @@ import random
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 import structlog
 from aiokafka.errors import KafkaError
 
+from cli import egress
 from cli.failures import OutsideFailed, WrongUse
 from cli.lifetime import told_to_end
 from cli.settings import data_folder
 from cli.targets import announced
-from policy.addresses import hostname
 from policy.naming import campaign_name
 from policy.providers import Providers
 from policy.settings import Endpoint, Settings
@@ -23,6 +24,8 @@ from schemas.topics import CAMPAIGNS, CONTENTS, CONTROL, SUPPRESSIONS
 from smtp.client import Bounds as HopBounds
 from smtp.client import SmtpMailer
 from smtp.dkim import Key, UnusableKey, keys_for
+from smtp.egress.check import Strictness, Watch
+from smtp.egress.ways import Egress
 from smtp.mx import NextHops
 from smtp.opener import Opener
 from smtp.sending.compose import Composer
@@ -77,6 +80,7 @@ async def _send(
     session_s: float,
     end: Callable[[], Awaitable[None]],
 ) -> None:
+    opener = Opener(hostname="localhost", egress=egress.way_out(settings), smarthost=egress.smarthost(settings))
     async with contextlib.AsyncExitStack() as stack:
         ending = asyncio.ensure_future(end())
         stack.callback(ending.cancel)
@@ -89,6 +93,7 @@ async def _send(
         find_keys = _find_keys(dkim_folder)
         if (known := catalogue.campaigns.get(campaign)) is not None:
             find_keys(known.from_.address.rpartition("@")[2].lower())  # a key that cannot sign is told now
+        watch = await _watch(settings, opener.egress)
         sender = Sender(
             campaign=campaign,
             name=name,
@@ -99,8 +104,8 @@ async def _send(
             results=KafkaResults(writer),
             board=catalogue,
             mailer=SmtpMailer(
-                NextHops(settings.smtp_routes, allow_private=settings.allow_private_mx),
-                Opener(hostname=await _own_hostname(settings), bind=settings.bind[0] if settings.bind else None),
+                NextHops(egress.routes(settings), allow_private=settings.allow_private_mx),
+                opener,
                 bounds=HopBounds(sessions=settings.connections),
             ),
             composer=Composer(keys, find_keys=find_keys),
@@ -111,9 +116,35 @@ async def _send(
                 connections=settings.connections, grace_s=settings.grace_s, deaf_after_s=settings.deaf_after_s
             ),
         )
-        async with _probed(settings, sender, campaign=campaign, name=name):
+        sender.metrics.gauge("egress_ok", "1 when the last look found the source address in order", lambda: watch.ok)
+        sender.metrics.gauge(
+            "egress_held", "1 while our own way out fails", lambda: float(opener.standing.why is not None)
+        )
+
+        def unready() -> str | None:
+            return watch.why or opener.standing.why or (None if sender.is_ready else _NOT_READY)
+
+        async with _probed(settings, sender, unready, campaign=campaign, name=name):
+            if not await _unless_ended(_named(opener, watch), ending):
+                return
+            keeping = asyncio.ensure_future(watch.keep())
+            stack.callback(keeping.cancel)
             ending.add_done_callback(lambda _: sender.stop())
             await sender.run()
+
+
+_NOT_READY = "no partitions, or their ledgers are not read yet"
+
+
+async def _watch(settings: Settings, way_out: Egress) -> Watch:
+    check = await egress.check_of(settings, way_out)
+    strictness = cast("Strictness", settings.egress_check)
+    return Watch(check=check.skipped if strictness == "off" else check, strictness=strictness)
+
+
+async def _named(opener: Opener, watch: Watch) -> None:
+    """Nothing is taken before the source address is verified: a member of the group would have to send or to wait."""
+    opener.hostname = await watch.verified()
 
 
 def _causes(failed: BaseException) -> list[BaseException]:
@@ -141,12 +172,14 @@ async def _unless_ended(work: Awaitable[None], ending: "asyncio.Future[None]") -
 
 
 @contextlib.asynccontextmanager
-async def _probed(settings: Settings, sender: Sender, *, campaign: str, name: str) -> AsyncIterator[None]:
+async def _probed(
+    settings: Settings, sender: Sender, unready: Callable[[], str | None], *, campaign: str, name: str
+) -> AsyncIterator[None]:
     probe = Probe(
         settings.sender_web,
         sender.metrics.registry,
         unhealthy=lambda: None,
-        unready=lambda: None if sender.is_ready else "no partitions, or their ledgers are not read yet",
+        unready=unready,
     )
     await probe.start()
     log.info("metrics and health", port=probe.port)
@@ -156,11 +189,6 @@ async def _probed(settings: Settings, sender: Sender, *, campaign: str, name: st
             yield
     finally:
         await probe.stop()
-
-
-async def _own_hostname(settings: Settings) -> str:
-    found = settings.hostname or await asyncio.to_thread(socket.getfqdn)
-    return hostname(found) or "localhost"
 
 
 def _find_keys(folder: Path) -> Callable[[str], Sequence[Key]]:

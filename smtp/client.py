@@ -14,6 +14,7 @@ from typing import Protocol
 import structlog
 
 from smtp.attempts import TIMED_OUT, Attempt, Envelope, Impossible, Reply, Withheld
+from smtp.egress.standing import OurFault
 from smtp.mx import NextHop, NextHops, Target
 
 log = structlog.get_logger()
@@ -59,6 +60,9 @@ class Opener(Protocol):
     async def open(self, target: Target) -> Session | Reply:
         """A new session, or why there is none."""
 
+    def held_for_s(self) -> float:
+        """Seconds for which nobody should be sent anything, because our own way out fails."""
+
 
 @dataclass(slots=True)
 class _Hop:
@@ -91,6 +95,8 @@ class SmtpMailer:
         hop = self._hop(found.name)
         for may_try_again in (True, False):
             session = await self._session(hop, found)
+            if isinstance(session, OurFault):
+                return Withheld(session.text)
             if isinstance(session, Reply):
                 return session
             reused = session.used > 0
@@ -107,11 +113,12 @@ class SmtpMailer:
 
     def closed_for_s(self, domain: str) -> float:
         """Seconds until this domain's servers should be tried again."""
+        held_s = self._opener.held_for_s()
         known = self._next_hops.known(domain)
         hop = self._hops.get(known.name) if known is not None else None
         if hop is None or not hop.closed_until:
-            return 0.0
-        return max(0.0, hop.closed_until - asyncio.get_running_loop().time())
+            return held_s
+        return max(held_s, hop.closed_until - asyncio.get_running_loop().time())
 
     def cut(self) -> None:
         """Cut every session: what is under way answers at once, what comes later opens new ones."""
@@ -174,7 +181,7 @@ class SmtpMailer:
                 if not isinstance(opened, Reply):
                     self._open.add(opened)
                     return opened
-                if self._ended or opened is _CUT:
+                if self._ended or opened is _CUT or isinstance(opened, OurFault):
                     return opened
         finally:
             if isinstance(opened, Reply):

@@ -1,4 +1,8 @@
-"""How a session begins: connect, greet, encrypt if the server can.  aiosmtplib does the talking."""
+"""How a session begins: connect, greeting, EHLO, STARTTLS, AUTH.  aiosmtplib does the talking, over our own socket.
+
+Each step has its deadline and its name in the reply.  What fails on our side of the way - proxy, source address,
+the smarthost's password - is :class:`OurFault`, and holds back everything instead of one next hop.
+"""
 
 import asyncio
 import functools
@@ -8,9 +12,13 @@ from dataclasses import dataclass, field
 import aiosmtplib
 import structlog
 
+from policy.settings import Endpoint
 from smtp.attempts import Reply, Stage, enhanced_code, shown
+from smtp.egress.standing import OurFault, Standing
+from smtp.egress.ways import Connected, Egress, NotConnected
 from smtp.mx import Target
 from smtp.session import Session, Timeouts
+from smtp.smarthost import Smarthost
 
 log = structlog.get_logger()
 
@@ -26,81 +34,146 @@ def opportunistic_tls() -> ssl.SSLContext:
     return context
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Opener:
-    """Opens sessions: ``hostname`` is what EHLO says, ``bind`` the address that connections come from."""
+    """Opens sessions: ``hostname`` is what EHLO says, ``egress`` the way that connections take.
+
+    ``smarthost`` is told user and password where a target is the smarthost, and nobody else is.
+    """
 
     hostname: str
-    bind: str | None = None
+    egress: Egress = field(default_factory=lambda: Egress(allow_private=True))
+    smarthost: Smarthost | None = None
     timeouts: Timeouts = _TIMEOUTS
+    standing: Standing = field(default_factory=Standing)
     _plain_until: dict[str, float] = field(default_factory=dict)  # hosts whose TLS is broken
 
     async def open(self, target: Target) -> Session | Reply:
-        """Connect, greet, and encrypt if the server can; a failure is an answer.
+        """Begin a session; a failure is an answer.
 
         A host that offers STARTTLS and then fails at it gets its mail unencrypted for the next days: that is what
         opportunistic means, and mail that does not arrive is no safer.
         """
+        relay = self._relay(target)
         now = asyncio.get_running_loop().time()
-        plain = self._plain_until.get(target.host, 0.0) > now
-        opened = await self._open(target, try_tls=not plain)
-        if opened != _TLS_FAILED:
-            return opened
-        if len(self._plain_until) >= _MOST_PLAIN_HOSTS:
-            self._plain_until.pop(next(iter(self._plain_until)))
-        self._plain_until[target.host] = now + _PLAIN_FOR_S
-        log.info("server fails at STARTTLS, sending without", mx=target.host)
-        return await self._open(target, try_tls=False)
+        plain = relay is None and self._plain_until.get(target.host, 0.0) > now
+        opened = await self._open(target, relay, try_tls=not plain)
+        if isinstance(opened, Reply) and opened.stage == "tls" and not isinstance(opened, OurFault):
+            if len(self._plain_until) >= _MOST_PLAIN_HOSTS:
+                self._plain_until.pop(next(iter(self._plain_until)))
+            self._plain_until[target.host] = now + _PLAIN_FOR_S
+            log.info("server fails at STARTTLS, sending without", mx=target.host)
+            opened = await self._open(target, relay, try_tls=False)
+        now = asyncio.get_running_loop().time()
+        if isinstance(opened, OurFault):
+            self.standing.failed(opened.text, now_s=now)
+        elif isinstance(opened, Session):
+            self.standing.worked()
+        return opened
 
-    async def _open(self, target: Target, *, try_tls: bool) -> Session | Reply:
+    def held_for_s(self) -> float:
+        """Seconds for which nothing should be sent to anybody, because our own way out failed."""
+        return self.standing.held_for_s(now_s=asyncio.get_running_loop().time())
+
+    def _relay(self, target: Target) -> Smarthost | None:
+        is_relay = self.smarthost is not None and Endpoint(target.host, target.port) == self.smarthost.where
+        return self.smarthost if is_relay else None
+
+    async def _open(self, target: Target, relay: Smarthost | None, *, try_tls: bool) -> Session | Reply:
         began = asyncio.get_running_loop().time()
-        client = aiosmtplib.SMTP(
-            hostname=target.address,
-            port=target.port,
-            local_hostname=self.hostname,
-            source_address=(self.bind, 0) if self.bind else None,
-            timeout=self.timeouts.command_s,
-            start_tls=False,
-            tls_context=opportunistic_tls(),
+        connected = await self.egress.connect(
+            target.address, target.port, host=target.host, within_s=self.timeouts.connect_s
         )
-        stage: Stage = "connect"
+        if isinstance(connected, NotConnected):
+            return _reply("connect", connected.text, target, began, ours=connected.ours)
+        client = self._client(connected, target, relay)
+        stage: Stage = "tls" if client.use_tls else "connect"
         code: int | None = None
-        encrypting = False
         try:
-            await client.connect(timeout=self.timeouts.connect_s)
+            await client.connect(timeout=self.timeouts.greeting_s)
             stage = "ehlo"
             await self._greet(client)
-            if try_tls and client.supports_extension("starttls"):
-                encrypting = True
+            if not client.use_tls and (_must_encrypt(relay) or (try_tls and client.supports_extension("starttls"))):
+                stage = "tls"
                 await client.starttls(server_hostname=target.host)
-                encrypting = False
+                stage = "ehlo"
                 await self._greet(client)
-            return Session(client, target=target, timeouts=self.timeouts)
+            if relay is not None and relay.credentials is not None:
+                stage = "auth"
+                await client.login(relay.credentials.user, relay.credentials.password)
+            session = Session(client, target=target, timeouts=self.timeouts)
         except aiosmtplib.SMTPResponseException as refused:
             code = refused.code if 400 <= refused.code < 600 else None
             text = refused.message
         except (aiosmtplib.SMTPException, OSError, ValueError) as failed:
-            text = str(failed) or type(failed).__name__
+            text = self._said(failed, stage)
         except asyncio.CancelledError:
             client.close()
             raise
+        else:
+            session.ip = connected.ip
+            return session
         client.close()
-        if encrypting:
-            return _TLS_FAILED
-        text = shown(text)
-        took_ms = round((asyncio.get_running_loop().time() - began) * 1000)
-        return Reply(stage=stage, code=code, enhanced=enhanced_code(text), text=text, mx=target.host, took_ms=took_ms)
+        if relay is None or stage not in _STEPS:
+            return _reply(stage, text, target, began, code=code, ip=connected.ip)
+        said = f"{code} {text}" if code is not None else text
+        text = f"smarthost {relay.where}, {_STEPS[stage]}: {said}"
+        return _reply(stage, text, target, began, code=code, ip=connected.ip, ours=True)
+
+    def _client(self, connected: Connected, target: Target, relay: Smarthost | None) -> aiosmtplib.SMTP:
+        return aiosmtplib.SMTP(
+            sock=connected.sock,
+            hostname=target.host,
+            local_hostname=self.hostname,
+            timeout=self.timeouts.command_s,
+            start_tls=False,
+            use_tls=relay is not None and relay.implicit_tls,
+            tls_context=relay.context() if relay is not None and relay.must_encrypt else opportunistic_tls(),
+        )
+
+    def _said(self, failed: Exception, stage: Stage) -> str:
+        if stage == "connect" and isinstance(failed, aiosmtplib.SMTPConnectTimeoutError):
+            return f"no greeting within {self.timeouts.greeting_s:g} s"
+        if stage == "connect" and isinstance(failed, aiosmtplib.SMTPConnectError):
+            return "the connection ended before the greeting"
+        cause = failed.__cause__ if isinstance(failed.__cause__, ssl.SSLError) else failed
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"certificate not valid: {cause.verify_message}"
+        return str(cause) or type(cause).__name__
 
     @staticmethod
     async def _greet(client: aiosmtplib.SMTP) -> None:
+        """EHLO, and HELO where that is not known; what comes beyond the answer belongs to nothing we said."""
         try:
             await client.ehlo()
         except aiosmtplib.SMTPHeloError as refused:
             if refused.code == 421 or not client.is_connected:
                 raise
             await client.helo()
+        if getattr(client.protocol, "_buffer", b""):
+            raise aiosmtplib.SMTPException("the server answers what was not asked")
 
 
-_TLS_FAILED = Reply(stage="ehlo", text="STARTTLS failed")
 _PLAIN_FOR_S = 3 * 86_400.0
 _MOST_PLAIN_HOSTS = 10_000
+_STEPS: dict[Stage, str] = {"tls": "TLS", "auth": "AUTH"}  # of a smarthost: what fails here is ours to mend
+
+
+def _must_encrypt(relay: Smarthost | None) -> bool:
+    return relay is not None and relay.must_encrypt
+
+
+def _reply(
+    stage: Stage,
+    text: str,
+    target: Target,
+    began: float,
+    *,
+    code: int | None = None,
+    ip: str | None = None,
+    ours: bool = False,
+) -> Reply:
+    text = shown(text)
+    kind = OurFault if ours else Reply
+    took_ms = round((asyncio.get_running_loop().time() - began) * 1000)
+    return kind(stage=stage, code=code, enhanced=enhanced_code(text), text=text, mx=target.host, ip=ip, took_ms=took_ms)

@@ -10,10 +10,13 @@ mailcordon_sender_attempt_seconds                                      one SMTP 
 mailcordon_sender_skipped_total                                        messages that were sent before
 mailcordon_sender_withheld_total                                       intents that were not carried out
 mailcordon_sender_backlog                                              messages in memory that are not final
+mailcordon_sender_parked                                               messages that wait in the ledger
 mailcordon_sender_in_flight                                            messages that workers have in hand
 mailcordon_sender_known_ids                                            message ids that will never be sent again
 mailcordon_sender_may_send                                             1 when the gate is open
 mailcordon_sender_epoch                                                newest epoch heard of
+mailcordon_sender_egress_ok                                            1 when the source address is in order
+mailcordon_sender_egress_held                                          1 while our own way out fails
 ===========================================  ========================  ===============================================
 """
 

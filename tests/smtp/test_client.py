@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from policy.settings import Endpoint
 from smtp.attempts import Envelope, Impossible, Reply, Uncertain, UnsafeEnvelope, Withheld, shown, stuffed
 from smtp.client import Bounds, SmtpMailer
+from smtp.egress.ways import Egress
 from smtp.mx import NextHops
 from smtp.opener import Opener
 from smtp.session import Timeouts
@@ -20,6 +21,7 @@ from tests.smtp.servers import CLOSE, SILENCE, Inbox, Script, aiosmtpd_server, s
 
 SHORT = Timeouts(connect_s=0.3, greeting_s=0.3, command_s=0.3, dot_s=0.3)
 AT_ONCE = Bounds(back_off_s=0.0)
+ANYWHERE = Egress(allow_private=True)
 DATA = b"Subject: x\r\n\r\nbody\r\n"
 
 
@@ -33,10 +35,10 @@ def envelope(recipient: str = "ann@example.com", data: bytes = DATA) -> Envelope
 
 @contextlib.asynccontextmanager
 async def mailer(
-    *endpoints: Endpoint, bounds: Bounds = AT_ONCE, timeouts: Timeouts = SHORT, bind: str | None = None
+    *endpoints: Endpoint, bounds: Bounds = AT_ONCE, timeouts: Timeouts = SHORT, egress: Egress = ANYWHERE
 ) -> AsyncIterator[SmtpMailer]:
     routes = {"*": endpoints[0]} | {f"{n}.example": endpoint for n, endpoint in enumerate(endpoints)}
-    one = SmtpMailer(NextHops(routes), Opener(hostname="me.example", timeouts=timeouts, bind=bind), bounds=bounds)
+    one = SmtpMailer(NextHops(routes), Opener(hostname="me.example", timeouts=timeouts, egress=egress), bounds=bounds)
     try:
         yield one
     finally:
@@ -338,7 +340,10 @@ async def test_a_cancelled_attempt_leaves_no_session_behind() -> None:
 
 async def test_the_source_address_is_the_one_that_was_set() -> None:
     script = Script()
-    async with scripted(script), mailer(script.endpoint, bind="127.0.0.2") as client:
+    async with (
+        scripted(script),
+        mailer(script.endpoint, egress=Egress(bind=("127.0.0.2",), allow_private=True)) as client,
+    ):
         attempt = await client.send(envelope(), go=yes)
     assert isinstance(attempt, Reply)
     assert attempt.ip == "127.0.0.2"
