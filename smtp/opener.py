@@ -5,9 +5,9 @@ the smarthost's password - is :class:`OurFault`, and holds back everything inste
 """
 
 import asyncio
-import functools
 import ssl
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import aiosmtplib
 import structlog
@@ -19,26 +19,26 @@ from smtp.egress.ways import Connected, Egress, NotConnected
 from smtp.mx import Target
 from smtp.session import Session, Timeouts
 from smtp.smarthost import Smarthost
+from smtp.tls.demand import MAY, NAMES, TESTING, Demand, May
+from smtp.tls.metrics import TlsMetrics
+from smtp.tls.starttls import encrypt
+from smtp.tls.verdict import context_for
 
 log = structlog.get_logger()
 
 _TIMEOUTS = Timeouts()
 
 
-@functools.cache
-def opportunistic_tls() -> ssl.SSLContext:
-    """Encryption without knowing to whom: the rule between mail servers, where certificates often name no one."""
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
+class Unproved(aiosmtplib.SMTPException):
+    """The connection does not prove what is demanded of it."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Opener:
     """Opens sessions: ``hostname`` is what EHLO says, ``egress`` the way that connections take.
 
-    ``smarthost`` is told user and password where a target is the smarthost, and nobody else is.
+    ``smarthost`` is told user and password where a target is the smarthost, and nobody else is.  ``ca_file`` holds
+    certificate authorities that mail servers may have beside the public ones.
     """
 
     hostname: str
@@ -46,30 +46,46 @@ class Opener:
     smarthost: Smarthost | None = None
     timeouts: Timeouts = _TIMEOUTS
     standing: Standing = field(default_factory=Standing)
+    ca_file: Path | None = None
+    tls_metrics: TlsMetrics = field(default_factory=TlsMetrics)
     _plain_until: dict[str, float] = field(default_factory=dict)  # hosts whose TLS is broken
 
     async def open(self, target: Target) -> Session | Reply:
-        """Begin a session; a failure is an answer.
-
-        A host that offers STARTTLS and then fails at it gets its mail unencrypted for the next days: that is what
-        opportunistic means, and mail that does not arrive is no safer.
-        """
+        """Begin a session; a failure is an answer."""
         relay = self._relay(target)
-        now = asyncio.get_running_loop().time()
-        plain = relay is None and self._plain_until.get(target.host, 0.0) > now
-        opened = await self._open(target, relay, try_tls=not plain)
-        if isinstance(opened, Reply) and opened.stage == "tls" and not isinstance(opened, OurFault):
-            if len(self._plain_until) >= _MOST_PLAIN_HOSTS:
-                self._plain_until.pop(next(iter(self._plain_until)))
-            self._plain_until[target.host] = now + _PLAIN_FOR_S
-            log.info("server fails at STARTTLS, sending without", mx=target.host)
-            opened = await self._open(target, relay, try_tls=False)
+        if relay is None and isinstance(target.tls, May):
+            opened = await self._opportunistic(target)
+        else:
+            opened = await self._open(target, relay, target.tls)
         now = asyncio.get_running_loop().time()
         if isinstance(opened, OurFault):
             self.standing.failed(opened.text, now_s=now)
         elif isinstance(opened, Session):
             self.standing.worked()
+            self.tls_metrics.opened(target.tls, opened.tls)
         return opened
+
+    async def _opportunistic(self, target: Target) -> Session | Reply:
+        """Encrypt if the server can.
+
+        A host that offers STARTTLS and then fails at it gets its mail unencrypted for the next days: that is what
+        opportunistic means, and mail that does not arrive is no safer.
+        """
+        now = asyncio.get_running_loop().time()
+        if self._plain_until.get(target.host, 0.0) > now:
+            return await self._open(target, None, None)
+        if target.tls == TESTING:
+            opened = await self._open(target, None, NAMES, testing=True)
+            if not _failed_at_tls(opened):
+                return opened
+        opened = await self._open(target, None, MAY)
+        if not _failed_at_tls(opened):
+            return opened
+        if len(self._plain_until) >= _MOST_PLAIN_HOSTS:
+            self._plain_until.pop(next(iter(self._plain_until)))
+        self._plain_until[target.host] = now + _PLAIN_FOR_S
+        log.info("server fails at STARTTLS, sending without", mx=target.host)
+        return await self._open(target, None, None)
 
     def held_for_s(self) -> float:
         """Seconds for which nothing should be sent to anybody, because our own way out failed."""
@@ -79,7 +95,10 @@ class Opener:
         is_relay = self.smarthost is not None and Endpoint(target.host, target.port) == self.smarthost.where
         return self.smarthost if is_relay else None
 
-    async def _open(self, target: Target, relay: Smarthost | None, *, try_tls: bool) -> Session | Reply:
+    async def _open(
+        self, target: Target, relay: Smarthost | None, demand: Demand | None, *, testing: bool = False
+    ) -> Session | Reply:
+        """One connection; without ``demand`` it is not encrypted, nor with MAY where the server does not offer it."""
         began = asyncio.get_running_loop().time()
         connected = await self.egress.connect(
             target.address, target.port, host=target.host, within_s=self.timeouts.connect_s
@@ -93,9 +112,9 @@ class Opener:
             await client.connect(timeout=self.timeouts.greeting_s)
             stage = "ehlo"
             await self._greet(client)
-            if not client.use_tls and (_must_encrypt(relay) or (try_tls and client.supports_extension("starttls"))):
+            if _is_to_be_encrypted(client, relay, demand):
                 stage = "tls"
-                await client.starttls(server_hostname=target.host)
+                await self._encrypt(client, target, relay, demand or MAY)
                 stage = "ehlo"
                 await self._greet(client)
             if relay is not None and relay.credentials is not None:
@@ -114,11 +133,19 @@ class Opener:
             session.ip = connected.ip
             return session
         client.close()
+        if stage == "tls" and relay is None and demand is not None:
+            self.tls_metrics.testing_failed() if testing else self.tls_metrics.failed(demand)
         if relay is None or stage not in _STEPS:
             return _reply(stage, text, target, began, code=code, ip=connected.ip)
         said = f"{code} {text}" if code is not None else text
         text = f"smarthost {relay.where}, {_STEPS[stage]}: {said}"
         return _reply(stage, text, target, began, code=code, ip=connected.ip, ours=True)
+
+    async def _encrypt(self, client: aiosmtplib.SMTP, target: Target, relay: Smarthost | None, demand: Demand) -> None:
+        if _must_encrypt(relay):
+            await client.starttls(server_hostname=target.host)
+        elif (why_not := await encrypt(client, target.host, demand, ca_file=self.ca_file)) is not None:
+            raise Unproved(why_not)
 
     def _client(self, connected: Connected, target: Target, relay: Smarthost | None) -> aiosmtplib.SMTP:
         return aiosmtplib.SMTP(
@@ -128,7 +155,7 @@ class Opener:
             timeout=self.timeouts.command_s,
             start_tls=False,
             use_tls=relay is not None and relay.implicit_tls,
-            tls_context=relay.context() if relay is not None and relay.must_encrypt else opportunistic_tls(),
+            tls_context=relay.context() if relay is not None and relay.must_encrypt else context_for(MAY),
         )
 
     def _said(self, failed: Exception, stage: Stage) -> str:
@@ -157,6 +184,18 @@ class Opener:
 _PLAIN_FOR_S = 3 * 86_400.0
 _MOST_PLAIN_HOSTS = 10_000
 _STEPS: dict[Stage, str] = {"tls": "TLS", "auth": "AUTH"}  # of a smarthost: what fails here is ours to mend
+
+
+def _failed_at_tls(opened: Session | Reply) -> bool:
+    return isinstance(opened, Reply) and opened.stage == "tls" and not isinstance(opened, OurFault)
+
+
+def _is_to_be_encrypted(client: aiosmtplib.SMTP, relay: Smarthost | None, demand: Demand | None) -> bool:
+    if client.use_tls:
+        return False  # it is already
+    if _must_encrypt(relay):
+        return True
+    return demand is not None and (not isinstance(demand, May) or client.supports_extension("starttls"))
 
 
 def _must_encrypt(relay: Smarthost | None) -> bool:
