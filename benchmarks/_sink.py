@@ -1,7 +1,8 @@
 """A receiving mail server that takes everything and does as little as possible: where benchmarks send to.
 
 Used when Debian's ``smtp-sink`` (package postfix) is not there, and answers the same extensions.  Started as
-``python -m benchmarks._sink PORT FOLDER EVERY``: each EVERYth message is kept in FOLDER, so that it can be looked at.
+``python -m benchmarks._sink PORT FOLDER EVERY DELAY_MS``: each EVERYth message is kept in FOLDER, so that it can be
+looked at, and answers leave after DELAY_MS, as if the client were so far away.
 Any client may ask ``XCOUNT`` and hears the number of messages and of bytes so far.
 """
 
@@ -40,8 +41,9 @@ class Counted:
 class Connection(asyncio.Protocol):
     """One client; commands may come many at once."""
 
-    def __init__(self, counted: Counted) -> None:
+    def __init__(self, counted: Counted, delay_s: float) -> None:
         self._counted = counted
+        self._delay_s = delay_s
         self._data = bytearray()
         self._in_message = False
         self._transport: asyncio.Transport
@@ -49,7 +51,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet."""
         self._transport = transport  # type: ignore[assignment]  # uvloop's own class
-        self._transport.write(_GREETING)
+        self._answer(_GREETING)
 
     def data_received(self, data: bytes) -> None:
         """Answer all that is complete, in one write."""
@@ -58,8 +60,17 @@ class Connection(asyncio.Protocol):
         while (answer := self._message() if self._in_message else self._command()) is not None:
             answers.append(answer)
         if answers:
-            self._transport.write(b"".join(answers))
-        if _BYE in answers:
+            self._answer(b"".join(answers))
+
+    def _answer(self, said: bytes) -> None:
+        if self._delay_s:
+            asyncio.get_running_loop().call_later(self._delay_s, self._say, said)
+        else:
+            self._say(said)
+
+    def _say(self, said: bytes) -> None:
+        self._transport.write(said)
+        if said.endswith(_BYE):
             self._transport.close()
 
     def _message(self) -> bytes | None:
@@ -93,13 +104,13 @@ class Connection(asyncio.Protocol):
                 return _UNKNOWN
 
 
-async def serve(port: int, folder: Path, every: int) -> None:
+async def serve(port: int, folder: Path, every: int, delay_s: float) -> None:
     """Listen for ever."""
     counted = Counted(folder, every)
-    server = await asyncio.get_running_loop().create_server(lambda: Connection(counted), "127.0.0.1", port)
+    server = await asyncio.get_running_loop().create_server(lambda: Connection(counted, delay_s), "127.0.0.1", port)
     async with server:
         await server.serve_forever()
 
 
 if __name__ == "__main__":
-    uvloop.run(serve(int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])))
+    uvloop.run(serve(int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]) / 1000))

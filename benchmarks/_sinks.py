@@ -1,8 +1,6 @@
-"""Where the mail of a benchmark goes: Debian's ``smtp-sink`` if it is here, else a sink of our own."""
+"""Where the mail of a benchmark goes: Debian's ``smtp-sink`` if it can be had, else a sink of our own."""
 
 import contextlib
-import os
-import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -10,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import _sink
+from benchmarks._postfix_tools import SINK, as_nobody, tool
 from benchmarks._running import Failed, Running, free_port, python, running
 
 KEEP_EVERY = 100  # messages
@@ -41,24 +40,32 @@ class Sink:
             return int(messages), int(size)
 
 
-OWN, DEBIAN = "own sink", "smtp-sink"
+OWN = "own sink"
 
 
 @contextlib.contextmanager
-def sink(at: Path, wanted: str) -> Iterator[Sink]:
-    """Start a sink: ``smtp-sink``, ``own``, or with ``auto`` the former if it is installed."""
-    found = None if wanted == "own" else shutil.which(DEBIAN) or shutil.which(DEBIAN, path="/usr/sbin")
-    if found is None and wanted == DEBIAN:
-        raise Failed("smtp-sink is not installed; Debian, Ubuntu: apt-get install postfix, or take --sink own")
-    port, kept = free_port(), at / "kept"
+def sink(at: Path, wanted: str, *, name: str = "sink", delay_ms: int = 0) -> Iterator[Sink]:
+    """Start a sink: ``smtp-sink``, ``own``, or with ``auto`` the former if it can be had."""
+    found = _debian_sink(wanted)
+    port, kept = free_port(), at / f"kept-{name}"
     kept.mkdir(exist_ok=True)
-    command = python("-m", _sink.__name__, str(port), str(kept), str(KEEP_EVERY))
+    command = python("-m", _sink.__name__, str(port), str(kept), str(KEEP_EVERY), str(delay_ms))
     if found is not None:
-        as_nobody = ["-u", "nobody"] if os.geteuid() == 0 else []  # it refuses to stay root
-        command = [found, *as_nobody, f"127.0.0.1:{port}", _BACKLOG]
-    with running("sink", command, {}, at) as process:
+        command = [str(found), *as_nobody(), f"127.0.0.1:{port}", _BACKLOG]
+    with running(name, command, {}, at) as process:
         _wait_until_it_listens(process, port)
-        yield Sink(OWN if found is None else DEBIAN, port, kept)
+        yield Sink(OWN if found is None else SINK, port, kept)
+
+
+def _debian_sink(wanted: str) -> Path | None:
+    if wanted == "own":
+        return None
+    try:
+        return tool(SINK)
+    except Failed as why:
+        if wanted == SINK:
+            raise Failed(f"{why}\nor take --sink own") from why
+        return None
 
 
 def _wait_until_it_listens(process: Running, port: int) -> None:
