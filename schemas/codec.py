@@ -40,6 +40,11 @@ def encode(record: Record) -> bytes:
     return _encode(record)
 
 
+def encoded_size(part: msgspec.Struct) -> int:
+    """How many octets a part of a record takes."""
+    return len(_encode(part))
+
+
 def decode(record: type[R], raw: bytes | None, *, max_bytes: int = MAX_RECORD_BYTES) -> R | Malformed:
     """Read ``raw`` as ``record``; a wrong field, an unknown version or broken JSON is an answer, not an error."""
     if raw is None:

@@ -6,8 +6,10 @@ import msgspec
 from msgspec import Meta
 
 from schemas.base import AddressHash, CampaignId, MessageId, Millis, Part, Record
+from schemas.sending import OutboundMessage
 
 Outcome = Literal["accepted", "deferred", "bounced", "expired", "suppressed", "in_doubt"]
+TlsPolicy = Literal["opportunistic", "required", "mta-sts", "dane"]
 FINAL: frozenset[str] = frozenset({"accepted", "bounced", "expired", "suppressed", "in_doubt"})
 
 
@@ -47,6 +49,7 @@ class DeliveryResult(Part, frozen=True, kw_only=True):
     text: str | None = None
     class_: str | None = msgspec.field(name="class", default=None)
     tls: str | None = None
+    tls_policy: TlsPolicy | None = None
     took_ms: int | None = None
     address_hash: AddressHash | None = None
     next_attempt_at: Millis | None = None
@@ -67,11 +70,49 @@ class DeliveryFrame(Record, frozen=True, kw_only=True, tag_field="v", tag=1):
     ledger: Position | None = None
 
 
+class Parked(Part, frozen=True, kw_only=True):
+    """A message that waits for its next attempt and that the ledger now holds in place of its outbound frame.
+
+    ``offset`` is that frame's place in the outbound topic.  ``attempts`` were made; it is tried again at ``due``.
+    Its age counts from ``starts_at``.
+    """
+
+    message: OutboundMessage
+    content: str
+    offset: int
+    starts_at: Millis
+    expires_at: Millis | None = None
+    attempts: Annotated[int, Meta(ge=0)] = 0
+    due: Millis
+
+
+class RememberedIds(Part, frozen=True, kw_only=True):
+    """Messages that are done: ``ids`` are hashes of 64 bits, little endian, base64; ``period`` says from when."""
+
+    period: int
+    ids: str
+
+
+class Snapshot(Part, frozen=True, kw_only=True):
+    """A piece of what the ledger says in all, so that the entries before ``since`` can be deleted.
+
+    Each piece is true at its own place in the ledger.  With the last one (``is_complete``) the entries from ``since``
+    on say everything that the ones before it said; ``doubtful`` are then the intents without a result.
+    """
+
+    since: int
+    done: list[RememberedIds] = []
+    doubtful: str = ""
+    is_complete: bool = False
+
+
 class LedgerEntry(Record, frozen=True, kw_only=True, tag_field="v", tag=1):
     """One line of a sender's ledger.  Topic ``mail.ledger.<campaign>``, partitions as ``mail.outbound.<campaign>``.
 
     ``intents`` are written before a message's fate becomes uncertain, ``results`` after it is known.
     ``published`` is the offset of the newest entry whose results are known to be in ``mail.delivery.results``.
+    ``parked`` are messages that wait; the newest record of a message counts, until it has a final result.  Beside a
+    ``snapshot`` they are messages that have waited before.
     """
 
     sender: str
@@ -80,3 +121,5 @@ class LedgerEntry(Record, frozen=True, kw_only=True, tag_field="v", tag=1):
     results: list[DeliveryResult] = []
     covers: list[OffsetRange] = []
     published: int = -1
+    parked: list[Parked] = []
+    snapshot: Snapshot | None = None

@@ -35,7 +35,8 @@ class Topic(msgspec.Struct, frozen=True, kw_only=True):
     """One topic (or, with ``per_campaign``, one per campaign).
 
     ``keyed_by`` is what its key holds.  ``retention_s`` is how long the broker keeps a record, None for as long as
-    it is the newest of its key.  ``max_bytes`` is the largest record that the broker takes.
+    it is the newest of its key, or until its writer deletes it.  ``max_bytes`` is the largest record that the
+    broker takes.
     """
 
     name: str
@@ -91,8 +92,8 @@ TOPICS: tuple[Topic, ...] = (
         name=LEDGER,
         records=(LedgerEntry,),
         keyed_by="none; partitions as the outbound topic",
-        purpose="a sender's intents and results: what its successor must know",
-        retention_s=28 * DAY_S,
+        purpose="a sender's intents, results and waiting messages: what its successor must know",
+        retention_s=None,  # it holds messages; the sender itself deletes what a snapshot has made superfluous
         max_bytes=4_194_304,
         per_campaign=True,
     ),

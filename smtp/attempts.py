@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from smtp.tls.demand import Label
+
 Stage = Literal["resolve", "connect", "ehlo", "tls", "auth", "mail", "rcpt", "data", "dot"]
 
 TEXT_LIMIT = 300
@@ -78,6 +80,7 @@ class Reply:
     """What happened: the answer of a server, or (without ``code``) a connection that failed before the dot.
 
     ``mx`` is the host that was spoken to, ``ip`` our own address, ``text`` one line without addresses.
+    ``tls`` is the version, ``tls_policy`` what was demanded of the connection, and proved unless the stage is ``tls``.
     """
 
     stage: Stage
@@ -87,6 +90,7 @@ class Reply:
     mx: str | None = None
     ip: str | None = None
     tls: str | None = None
+    tls_policy: Label | None = None
     took_ms: int = 0
 
     @property
@@ -103,6 +107,7 @@ class Uncertain:
     mx: str | None = None
     ip: str | None = None
     tls: str | None = None
+    tls_policy: Label | None = None
     took_ms: int = 0
 
 
@@ -137,6 +142,9 @@ class Mailer(Protocol):
 
     def closed_for_s(self, domain: str) -> float:
         """Seconds for which this domain's servers are better left alone; 0 when they may be tried."""
+
+    def limit(self, connections: int) -> None:
+        """Open no more connections than these from now on; those that are open are not cut for it."""
 
     def cut(self) -> None:
         """Cut every connection: what is under way answers at once."""

@@ -86,6 +86,7 @@ class SmtpMailer:
         self._opening: set[asyncio.Task[Session | Reply]] = set()
         self._leaving: set[asyncio.Task[None]] = set()
         self._ended = False
+        self._most = bounds.sessions
 
     async def send(self, envelope: Envelope, *, go: Callable[[], bool]) -> Attempt:
         """Try once to deliver; never raises for what servers do."""
@@ -119,6 +120,10 @@ class SmtpMailer:
         if hop is None or not hop.closed_until:
             return held_s
         return max(held_s, hop.closed_until - asyncio.get_running_loop().time())
+
+    def limit(self, connections: int) -> None:
+        """Open no more sessions than these from now on."""
+        self._most = connections
 
     def cut(self) -> None:
         """Cut every session: what is under way answers at once, what comes later opens new ones."""
@@ -160,7 +165,7 @@ class SmtpMailer:
                 if session.is_open:
                     return session
                 self._gone(hop, session)
-            if hop.sessions < self._bounds.sessions:
+            if hop.sessions < min(self._bounds.sessions, self._most):
                 return await self._new_session(hop, found)
             freed = asyncio.get_running_loop().create_future()
             hop.waiting.append(freed)

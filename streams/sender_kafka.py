@@ -7,12 +7,15 @@ broker, stops before anybody else can have been given the partition.
 """
 
 import asyncio
+import contextlib
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
 from policy.naming import ledger_topic, outbound_topic, sender_group
@@ -32,6 +35,7 @@ LEASE_SHARE = 0.6  # of the session time
 WRITE_WITHIN_S = 30.0  # then a broker is taken for gone
 ANSWER_WITHIN_S = 10.0
 CLOSE_WITHIN_S = 10.0
+_LEAP = 500  # ledger entries: reading on through fewer is cheaper than asking anew
 _NEVER_IDLE_MS = 2**31 - 1  # a sender that waits for its gate polls nothing; heartbeats and the lease say it lives
 
 
@@ -103,6 +107,55 @@ class KafkaLedger:
         An entry of a newer version ends the reading with an error: it may say that a message was sent.
         """
         place = TopicPartition(self.topic, partition)
+        async with self._reader(place) as (consumer, end):
+            if start:
+                consumer.seek(place, start)
+            while await _within(consumer.position(place), WRITE_WITHIN_S) < end:
+                for record in (await consumer.getmany(place, timeout_ms=1000)).get(place, ()):
+                    entry = self._entry(record)
+                    if entry is not None:
+                        yield record.offset, entry
+
+    async def pick(self, partition: int, offsets: Sequence[int]) -> AsyncIterator[tuple[int, LedgerEntry]]:
+        """The entries at these offsets, which ascend; a gap that is wide is leapt over."""
+        place = TopicPartition(self.topic, partition)
+        async with self._reader(place) as (consumer, end):
+            wanted = deque(offset for offset in offsets if offset < end)
+            at = -_LEAP
+            while wanted:
+                if wanted[0] - at >= _LEAP:
+                    consumer.seek(place, wanted[0])
+                for record in (await consumer.getmany(place, timeout_ms=1000)).get(place, ()):
+                    while wanted and wanted[0] < record.offset:
+                        wanted.popleft()  # deleted
+                    if wanted and wanted[0] == record.offset:
+                        wanted.popleft()
+                        entry = self._entry(record)
+                        if entry is not None:
+                            yield record.offset, entry
+                at = await _within(consumer.position(place), WRITE_WITHIN_S)
+
+    async def forget(self, partition: int, *, before: int) -> None:
+        """Delete the entries before an offset; when the broker will not, they stay and do no harm."""
+        client = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap, client_id=f"{self._client_id}-ledger")
+        try:
+            await _within(client.start(), WRITE_WITHIN_S)
+            wanted = {TopicPartition(self.topic, partition): RecordsToDelete(before_offset=before)}
+            await _within(client.delete_records(wanted), WRITE_WITHIN_S)
+        except (KafkaError, OSError, TimeoutError) as failed:
+            log.warning(
+                "old ledger entries stay",
+                topic=self.topic,
+                partition=partition,
+                before=before,
+                cause=str(failed)[:300] or type(failed).__name__,
+            )
+        finally:
+            await _closed(client.close())
+
+    @contextlib.asynccontextmanager
+    async def _reader(self, place: TopicPartition) -> AsyncIterator[tuple[AIOKafkaConsumer, int]]:
+        """A consumer of one partition, at its beginning, and the partition's end."""
         consumer = AIOKafkaConsumer(
             bootstrap_servers=self._bootstrap,
             client_id=f"{self._client_id}-ledger",
@@ -114,13 +167,7 @@ class KafkaLedger:
             await _within(consumer.start(), WRITE_WITHIN_S)
             consumer.assign([place])
             end = (await _within(consumer.end_offsets([place]), WRITE_WITHIN_S))[place]
-            if start:
-                consumer.seek(place, start)
-            while end > 0 and await _within(consumer.position(place), WRITE_WITHIN_S) < end:
-                for record in (await consumer.getmany(place, timeout_ms=1000)).get(place, ()):
-                    entry = self._entry(record)
-                    if entry is not None:
-                        yield record.offset, entry
+            yield consumer, end
         finally:
             await _closed(consumer.stop())
 

@@ -95,7 +95,7 @@ def _plan(topic: Topic, name: str, partitions: int, settings: Settings) -> Plann
         "max.message.bytes": str(topic.max_bytes),
         **_durable(settings),
     }
-    if "compact" in topic.cleanup:
+    if "compact" in topic.cleanup or topic.name == LEDGER:  # what is deleted frees its place by whole segments
         config |= {"segment.ms": str(_SEGMENT_MS), "segment.bytes": str(_SEGMENT_BYTES)}
     return Planned(name, partitions, settings.replication, config)
 

@@ -1,14 +1,15 @@
-"""Which message is next?  Everything that was taken from the topic and is not final yet, in memory.
+"""Which message is next?  What was taken from the topic, or has come out of the ledger again, and is not final yet.
 
-A frame stays uncommitted until each of its messages has a published final result, so nothing in here needs to
-survive: after a crash it is read again, and the ledger says what of it is done.  Messages wait here for their time
-(``not_before``, the next attempt) and for their domain: one that answers slowly must not hold every worker.
+A frame stays uncommitted until each of its messages has a published final result or waits in the ledger, so nothing
+in here needs to survive: after a crash it is read again, and the ledger says what of it is done.  Messages wait here
+for their time (``not_before``, the next attempt) and for their domain: one that answers slowly must not hold every
+worker.
 """
 
 import asyncio
 import heapq
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from schemas.delivery import OffsetRange
@@ -28,8 +29,9 @@ class Held:
 class Lane:
     """One partition that is ours: its ledger's memory, the frames held, and the messages that are not final.
 
-    ``is_open`` once the ledger was read; ``is_closing`` when the partition must be given up, ``is_lost`` when
-    somebody else may have it already.  ``watermark`` is the offset below which every frame is final.
+    ``unfinished`` came with frames, ``resumed`` were waiting in the ledger.  ``is_open`` once the ledger was read;
+    ``is_closing`` when the partition must be given up, ``is_lost`` when somebody else may have it already.
+    ``watermark`` is the offset below which no frame is needed any more.
     """
 
     partition: int
@@ -40,6 +42,7 @@ class Lane:
     is_lost: bool = False
     frames: deque[Held] = field(default_factory=deque)
     unfinished: set[int] = field(default_factory=set)
+    resumed: set[int] = field(default_factory=set)
     workers: int = 0
     watermark: int = -1
     committed: int = -1
@@ -53,7 +56,16 @@ class Lane:
 
     def finish(self, job: "Job") -> None:
         """The message's final result is published."""
+        self.let_go(job)
+        self.release(job)
+
+    def let_go(self, job: "Job") -> None:
+        """The message is no longer in memory: the ledger says what becomes of it."""
         self.unfinished.discard(job.key)
+        self.resumed.discard(job.key)
+
+    def release(self, job: "Job") -> None:
+        """The message no longer needs its frame."""
         job.held.open -= 1
         self._advance()
 
@@ -154,18 +166,27 @@ class Backlog:
         """Let everybody who waits look again."""
         self._something.set()
 
+    def sweep(self, is_over: Callable[[Job], bool]) -> list[Job]:
+        """Take out, and answer, the waiting messages for which this is so."""
+        over: list[Job] = []
+
+        def stays(job: Job) -> bool:
+            if is_over(job):
+                over.append(job)
+                return False
+            return True
+
+        self._ready = deque(filter(stays, self._ready))
+        self._later = [entry for entry in self._later if stays(entry[2])]
+        heapq.heapify(self._later)
+        crowded = {domain: deque(filter(stays, crowd)) for domain, crowd in self._crowded.items()}
+        self._crowded = {domain: crowd for domain, crowd in crowded.items() if crowd}
+        return over
+
     def drop(self, lanes: Iterable[Lane]) -> None:
         """Forget what waits of these partitions."""
         gone = set(map(id, lanes))
-        self._ready = deque(job for job in self._ready if id(job.lane) not in gone)
-        self._later = [entry for entry in self._later if id(entry[2].lane) not in gone]
-        heapq.heapify(self._later)
-        for domain, crowd in list(self._crowded.items()):
-            left = deque(job for job in crowd if id(job.lane) not in gone)
-            if left:
-                self._crowded[domain] = left
-            else:
-                del self._crowded[domain]
+        self.sweep(lambda job: id(job.lane) in gone)
 
 
 def covered(jobs: Iterable[Job]) -> list[OffsetRange]:

@@ -41,6 +41,7 @@ class Delivery:
         board: Board,
         inbox: Inbox,
         backlog: Backlog,
+        later: Callable[[Job, int], None],
         composer: Composer,
         mailer: Mailer,
         recorder: Recorder,
@@ -53,6 +54,7 @@ class Delivery:
         self._board = board
         self._inbox = inbox
         self._backlog = backlog
+        self._later = later
         self._composer = composer
         self._mailer = mailer
         self._recorder = recorder
@@ -95,8 +97,7 @@ class Delivery:
         if self._is_over(job, campaign):
             return None
         if closed_for_s := self._mailer.closed_for_s(job.domain):
-            now = self._clock.now()
-            self._backlog.put(job, due=now + max(1, round(closed_for_s * 1000)), now=now)
+            self._later(job, self._clock.now() + max(1, round(closed_for_s * 1000)))
             return None
         if not await self._turn(job):
             self._backlog.put_back(job)
@@ -111,9 +112,18 @@ class Delivery:
         """The message has an intent of an earlier sender and no result, and must not be sent twice."""
         self._settle(job, self._known(job).result("in_doubt", category=UNCERTAIN, text=_NO_RESULT))
 
+    def conclude_expired(self, job: Job) -> None:
+        """The message's time is over."""
+        self._settle(job, self._known(job).result("expired", category="expired", text=_TOO_OLD))
+
+    def is_too_old(self, job: Job) -> bool:
+        """Is the message's time over?  Nobody can tell before the campaign is known."""
+        campaign = self._gate.campaign
+        return campaign is not None and self._terms(job, campaign).has_expired(self._clock.now())
+
     def _is_over(self, job: Job, campaign: Campaign) -> bool:
         if self._terms(job, campaign).has_expired(self._clock.now()):
-            self._settle(job, self._known(job).result("expired", category="expired", text=_TOO_OLD))
+            self.conclude_expired(job)
             return True
         if reason := self._board.suppressed(job.message.address_hash, campaign.campaign):
             self._settle(job, self._known(job).result("suppressed", category=reason))

@@ -37,6 +37,7 @@ class Lanes:
         mailer: Mailer,
         clock: Clock,
         grace_s: float,
+        topic: str,
     ) -> None:
         self._inbox = inbox
         self._ledger = ledger
@@ -45,6 +46,7 @@ class Lanes:
         self._mailer = mailer
         self._clock = clock
         self._grace_s = grace_s
+        self._topic = topic
         self._lanes: dict[int, Lane] = {}
         self._memories: dict[int, Memory] = {}
         self._to_open: asyncio.Queue[Lane] = asyncio.Queue()
@@ -59,8 +61,18 @@ class Lanes:
 
     @property
     def unfinished(self) -> int:
-        """Messages in memory that are not final."""
+        """Messages in memory that came with frames and are not final."""
         return sum(len(lane.unfinished) for lane in self._lanes.values())
+
+    @property
+    def resumed(self) -> int:
+        """Messages in memory that have come back from the ledger."""
+        return sum(len(lane.resumed) for lane in self._lanes.values())
+
+    @property
+    def parked(self) -> int:
+        """Messages that the ledger holds until they are due, those that have come back included."""
+        return sum(len(lane.memory.waiting) for lane in self._lanes.values())
 
     @property
     def in_hand(self) -> int:
@@ -81,7 +93,7 @@ class Lanes:
         """Their ledgers are read next; then their frames are taken."""
         for partition in partitions:
             memory = self._memories.pop(partition, None)
-            lane = Lane(partition, "", Memory() if memory is None else memory)
+            lane = Lane(partition, self._topic, Memory() if memory is None else memory)
             self._lanes[partition] = lane
             self._to_open.put_nowait(lane)
 
@@ -131,15 +143,12 @@ class Lanes:
                 lane.committed = max(lane.committed, offsets[lane.partition])
 
     async def _open(self, lane: Lane) -> None:
-        untold: deque[tuple[int, LedgerEntry]] = deque()
-        async for offset, entry in self._ledger.read(lane.partition, start=lane.memory.next_offset):
-            lane.memory.apply(offset, entry)
-            if told(entry):
-                untold.append((offset, entry))
-            while untold and untold[0][0] <= lane.memory.published:
-                untold.popleft()
-            if lane.is_closing:
-                return
+        untold: deque[tuple[int, LedgerEntry]] | None = None
+        while untold is None:
+            untold = await self._read_back(lane)
+        if lane.is_closing:
+            return
+        lane.memory.waiting.rewind()
         await self._recorder.open(lane, untold)
         if self._lanes.get(lane.partition) is not lane or lane.is_closing:
             self._recorder.close(lane)
@@ -151,9 +160,31 @@ class Lanes:
             partition=lane.partition,
             done=len(lane.memory.done),
             in_doubt=len(lane.memory.doubtful),
-            deferred=len(lane.memory.attempts),
+            waiting=len(lane.memory.waiting),
             published_again=len(untold),
         )
+
+    async def _read_back(self, lane: Lane) -> deque[tuple[int, LedgerEntry]] | None:
+        """Bring a lane's memory up to the ledger's end; answers the entries that may not have been told.
+
+        None when the entry that should come next is gone: another owner has deleted what a snapshot said anew.  What
+        we remember of before cannot be mended by that, so the lane begins with an empty memory again.
+        """
+        untold: deque[tuple[int, LedgerEntry]] = deque()
+        expected = lane.memory.next_offset
+        async for offset, entry in self._ledger.read(lane.partition, start=expected):
+            if lane.is_closing:
+                break
+            if expected and offset > expected:
+                lane.memory = Memory()
+                return None
+            expected = 0
+            lane.memory.apply(offset, entry)
+            if told(entry):
+                untold.append((offset, entry))
+            while untold and untold[0][0] <= lane.memory.published:
+                untold.popleft()
+        return untold
 
     async def _drain(self, lanes: Sequence[Lane]) -> None:
         within_s = self._grace_s

@@ -63,7 +63,13 @@ class Ledger(Protocol):
         """Write and wait until it is safe; answers its offset, raises when it cannot be written in time."""
 
     def read(self, partition: int, *, start: int) -> AsyncIterator[tuple[int, LedgerEntry]]:
-        """All entries from ``start`` to the end as it is now."""
+        """All entries from ``start`` to the end as it is now, or from the first one if that comes later."""
+
+    def pick(self, partition: int, offsets: Sequence[int]) -> AsyncIterator[tuple[int, LedgerEntry]]:
+        """The entries at these offsets, which ascend; those that are not there any more are left out."""
+
+    async def forget(self, partition: int, *, before: int) -> None:
+        """Delete the entries before an offset; nothing bad comes of it if that cannot be done."""
 
 
 class Results(Protocol):

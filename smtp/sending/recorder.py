@@ -9,7 +9,10 @@ message is in doubt.  That is at most one message per worker, because the entry 
 (or comes after) the result of its last message.  Between a result and its frame: the
 successor finds the result newer than the last ``published`` mark and publishes it, entry by entry and with the
 entry's own position; a reader that keeps the newest position drops what it has had.  Between a frame and the commit:
-the outbound frame is read again, every message in it is done, and it is committed.
+the outbound frame is read again, every message in it is done or waits in the ledger, and it is committed.
+
+A message that is deferred is parked in the entry that holds the result: one write, so that it is never nowhere, and
+never both here and in its frame.
 """
 
 import asyncio
@@ -19,7 +22,17 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from schemas.delivery import FINAL, DeliveryFrame, DeliveryResult, LedgerEntry, OffsetRange, Position
+from schemas.codec import encoded_size
+from schemas.delivery import (
+    FINAL,
+    DeliveryFrame,
+    DeliveryResult,
+    LedgerEntry,
+    OffsetRange,
+    Parked,
+    Position,
+    Snapshot,
+)
 from smtp.sending.backlog import Job, Lane, covered
 from smtp.sending.memory import WITHHELD, told
 from smtp.sending.ports import Clock, Inbox, Ledger, Results
@@ -27,12 +40,17 @@ from smtp.sending.ports import Clock, Inbox, Ledger, Results
 log = structlog.get_logger()
 
 FRAME_RESULTS = 500
+PARKED_BYTES = 1_000_000  # in one entry; a single message may have as much, so entries stay below 2 MB and some
 ASK_AGAIN_S = 0.05
 UNSURE_AT_MOST_S = 60.0
 
 
 class PartitionLost(Exception):  # noqa: N818 - says what happened
     """The partition is somebody else's now; what was to be written about it is not ours to write."""
+
+
+Piece = Callable[[], tuple[Snapshot, list[Parked]]]
+"""Makes a piece of a snapshot when it is about to be written: no entry comes between the making and the piece."""
 
 
 @dataclass(slots=True)
@@ -42,6 +60,8 @@ class _Page:
     lane: Lane
     intents: list[tuple[str, "asyncio.Future[None]"]] = field(default_factory=list)
     settled: list[tuple[Job, DeliveryResult]] = field(default_factory=list)
+    to_park: list[tuple[Job, int]] = field(default_factory=list)
+    piece: tuple[Piece, "asyncio.Future[None]"] | None = None
     untold: deque[tuple[int, list[tuple[Job, DeliveryResult]]]] = field(default_factory=deque)
     is_being_written: bool = False
     marked: int = -1
@@ -49,7 +69,12 @@ class _Page:
     @property
     def is_clean(self) -> bool:
         """Is everything written and told?"""
-        return not (self.intents or self.settled or self.untold or self.is_being_written)
+        return not (self.intents or self.settled or self.to_park or self.untold or self.is_being_written)
+
+    @property
+    def has_something(self) -> bool:
+        """Is there anything to write?"""
+        return bool(self.intents or self.settled or self.to_park or self.piece)
 
     @property
     def untold_results(self) -> int:
@@ -60,7 +85,8 @@ class _Page:
 class Recorder:
     """Writes one sender's ledger and publishes its results.
 
-    ``on_recorded`` is called when a result is safe in the ledger.
+    ``on_recorded`` is called when a result is safe in the ledger.  A job whose message was parked has left memory
+    by then.
     """
 
     def __init__(
@@ -116,6 +142,26 @@ class Recorder:
         self._page(job.lane).settled.append((job, result))
         self._to_write.set()
 
+    def park(self, job: Job, *, due: int) -> None:
+        """Let the ledger hold a message that is not tried before ``due`` (ms); its frame need not wait for that."""
+        if job.lane.is_lost:
+            return
+        self._page(job.lane).to_park.append((job, due))
+        self._to_write.set()
+
+    async def append_piece(self, lane: Lane, piece: Piece) -> None:
+        """Write a piece of a snapshot in an entry of its own; returns when that is safe."""
+        page = self._page(lane)
+        safe: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        page.piece = (piece, safe)
+        self._to_write.set()
+        await safe
+
+    def is_told(self, lane: Lane, *, before: int) -> bool:
+        """Are all results published that stand before an offset of the ledger?"""
+        untold = self._page(lane).untold
+        return not untold or untold[0][0] >= before
+
     async def drain(self, lanes: Sequence[Lane]) -> None:
         """Return when everything about these lanes is written and told, or lost.
 
@@ -141,7 +187,9 @@ class Recorder:
         page = self._pages.get(lane.partition)
         if page is not None and page.lane is lane:
             del self._pages[lane.partition]
-            _answer(page.intents, is_safe=False)
+            _answer([safe for _, safe in page.intents], is_safe=False)
+            if page.piece is not None:
+                _answer([page.piece[1]], is_safe=False)
 
     async def write(self) -> None:
         """Write entries, for ever; a ledger that cannot be written ends this with its error."""
@@ -150,7 +198,7 @@ class Recorder:
             if self._gather_s and not self._hurry.is_set():
                 await asyncio.sleep(self._gather_s)
             self._to_write.clear()
-            pages = [page for page in self._pages.values() if page.intents or page.settled]
+            pages = [page for page in self._pages.values() if page.has_something]
             if len(pages) == 1:
                 await self._write(pages[0])
             elif pages:
@@ -178,24 +226,46 @@ class Recorder:
 
     async def _write(self, page: _Page) -> None:
         page.is_being_written = True
-        settled, page.settled = page.settled[:FRAME_RESULTS], page.settled[FRAME_RESULTS:]
+        settled, to_park, parked = _next_to_write(page)
         intents: list[tuple[str, asyncio.Future[None]]] = []
         if not page.settled:  # a worker's next intent is never ahead of its last result
             intents, page.intents = page.intents, []
         is_safe = False
         try:
             if await self._is_ours(page.lane):
-                offset = await self._append(page, [message_id for message_id, _ in intents], settled)
-                is_safe = True
-                self._recorded(page, offset, settled)
+                if page.piece is not None:
+                    await self._write_piece(page)
+                if intents or settled or to_park:
+                    offset = await self._append(page, [message_id for message_id, _ in intents], settled, parked)
+                    is_safe = True
+                    self._recorded(page, offset, settled, to_park)
         finally:
             page.is_being_written = False
-            _answer(intents, is_safe=is_safe)
+            _answer([safe for _, safe in intents], is_safe=is_safe)
             self._move_on()
-        if page.settled:
+        if page.has_something:
             self._to_write.set()
 
-    async def _append(self, page: _Page, intents: list[str], settled: Sequence[tuple[Job, DeliveryResult]] = ()) -> int:
+    async def _write_piece(self, page: _Page) -> None:
+        assert page.piece is not None, "asked by the caller"  # noqa: S101 - narrows the type
+        make, safe = page.piece
+        page.piece = None
+        is_safe = False
+        try:
+            snapshot, parked = make()
+            await self._append(page, [], parked=parked, snapshot=snapshot)
+            is_safe = True
+        finally:
+            _answer([safe], is_safe=is_safe)
+
+    async def _append(
+        self,
+        page: _Page,
+        intents: list[str],
+        settled: Sequence[tuple[Job, DeliveryResult]] = (),
+        parked: Sequence[Parked] = (),
+        snapshot: Snapshot | None = None,
+    ) -> int:
         memory = page.lane.memory
         entry = LedgerEntry(
             sender=self._sender,
@@ -204,18 +274,31 @@ class Recorder:
             results=[result for _, result in settled],
             covers=covered(job for job, _ in settled),
             published=memory.published,
+            parked=list(parked),
+            snapshot=snapshot,
         )
         offset = await self._ledger.append(page.lane.partition, entry)
         page.marked = entry.published
         memory.apply(offset, entry)
         return offset
 
-    def _recorded(self, page: _Page, offset: int, settled: list[tuple[Job, DeliveryResult]]) -> None:
+    def _recorded(
+        self,
+        page: _Page,
+        offset: int,
+        settled: list[tuple[Job, DeliveryResult]],
+        to_park: list[tuple[Job, int]],
+    ) -> None:
         to_tell = [(job, result) for job, result in settled if result.class_ != WITHHELD]
         if to_tell:
             page.untold.append((offset, to_tell))
             self._to_publish.set()
+        for job, _ in to_park:
+            page.lane.let_go(job)
+            page.lane.release(job)
         for job, result in settled:
+            if is_parked(result):
+                page.lane.let_go(job)
             self._on_recorded(job, result)
 
     async def _publish_one(self, page: _Page) -> None:
@@ -235,6 +318,8 @@ class Recorder:
         for job, result in settled:
             if result.outcome in FINAL:
                 job.lane.finish(job)
+            elif is_parked(result):
+                job.lane.release(job)
         self._move_on()
 
     def _frame(
@@ -277,8 +362,49 @@ class Recorder:
         progress.set()
 
 
-def _answer(intents: Iterable[tuple[str, "asyncio.Future[None]"]], *, is_safe: bool) -> None:
-    for _, safe in intents:
+def is_parked(result: DeliveryResult) -> bool:
+    """Does the message wait in the ledger after this result?"""
+    return result.outcome == "deferred" and result.class_ != WITHHELD
+
+
+def _next_to_write(page: _Page) -> tuple[list[tuple[Job, DeliveryResult]], list[tuple[Job, int]], list[Parked]]:
+    """The results and the messages to park that fit into one entry, taken off the page, in their order."""
+    parked: list[Parked] = []
+    size = 0
+    results = 0
+    for job, result in page.settled[:FRAME_RESULTS]:
+        if size >= PARKED_BYTES:
+            break
+        if is_parked(result):
+            parked.append(_parked(job, due=result.next_attempt_at or result.at, attempts=result.attempt))
+            size += encoded_size(parked[-1])
+        results += 1
+    settled, page.settled = page.settled[:results], page.settled[results:]
+    others = 0
+    for job, due in page.to_park[:FRAME_RESULTS]:
+        if size >= PARKED_BYTES:
+            break
+        parked.append(_parked(job, due=due, attempts=job.attempts))
+        size += encoded_size(parked[-1])
+        others += 1
+    to_park, page.to_park = page.to_park[:others], page.to_park[others:]
+    return settled, to_park, parked
+
+
+def _parked(job: Job, *, due: int, attempts: int) -> Parked:
+    return Parked(
+        message=job.message,
+        content=job.content,
+        offset=job.held.offset,
+        starts_at=job.starts_at,
+        expires_at=job.expires_at,
+        attempts=attempts,
+        due=due,
+    )
+
+
+def _answer(waiting: Iterable["asyncio.Future[None]"], *, is_safe: bool) -> None:
+    for safe in waiting:
         if safe.done():
             continue
         if is_safe:

@@ -1,7 +1,8 @@
 """The sender of one campaign: takes frames, sends their messages, writes down and tells what became of them.
 
 What it promises, whatever ends it: a message that was taken is sent or accounted for; nothing goes out without an
-acknowledged intent, and nothing when the gate is closed; at most as many messages as ``connections`` can be in doubt.
+acknowledged intent, and nothing when the gate is closed; at most as many messages as there are workers, two for each
+connection, can be in doubt.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from policy.naming import outbound_topic
 from policy.providers import Providers
 from schemas.codec import Malformed
 from schemas.delivery import DeliveryResult, Position
@@ -25,27 +27,42 @@ from smtp.sending.memory import WITHHELD
 from smtp.sending.metrics import SenderMetrics
 from smtp.sending.ports import Board, Clock, Inbox, Ledger, Results
 from smtp.sending.recorder import PartitionLost, Recorder
+from smtp.sending.resuming import Resuming
+from smtp.sending.snapshots import AFTER_RESULTS, Snapshots
 
 log = structlog.get_logger()
 
+WORKERS_PER_CONNECTION = 2  # while one message's content is on its way, the next one's envelope goes with it
 _TAKE_WITHIN_S = 0.2
+_PARK_AFTER_MS = 150_000  # a message that is not tried sooner waits in the ledger
+_PARK_IN_A_CROWD_AFTER_MS = 75_000  # above the 70 s for which those that come back may be early
+_EXPIRE_EVERY_S = 5.0
 _MOST_FRAMES = 100
 _MESSAGES_PER_FRAME = 500  # the most that a frame holds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """What a sender may take: SMTP connections, messages in memory, seconds to finish what is in flight."""
+    """What a sender may take: SMTP connections, messages in memory, seconds to finish what is in flight.
+
+    A quarter of ``backlog`` comes on top for messages that come back from the ledger.
+    """
 
     connections: int = 20
     backlog: int = 20_000
+    snapshot_after: int = AFTER_RESULTS
     grace_s: float = 20.0
     deaf_after_s: float = 5.0
 
     @property
     def per_domain(self) -> int:
         """Most messages of one domain under way, so that one that answers slowly leaves room for the others."""
-        return max(1, self.connections - self.connections // 4)
+        return max(1, self.workers - self.workers // 4)
+
+    @property
+    def workers(self) -> int:
+        """Most messages under way."""
+        return self.connections * WORKERS_PER_CONNECTION
 
 
 class Sender:
@@ -92,12 +109,24 @@ class Sender:
             mailer=mailer,
             clock=clock,
             grace_s=bounds.grace_s,
+            topic=outbound_topic(campaign),
+        )
+        self._resuming = Resuming(
+            lanes=self._lanes, ledger=ledger, clock=clock, most=max(1, bounds.backlog // 4), enter=self._enter
+        )
+        self._snapshots = Snapshots(
+            lanes=self._lanes,
+            recorder=self._recorder,
+            ledger=ledger,
+            clock=clock,
+            after_results=bounds.snapshot_after,
         )
         self._delivery = Delivery(
             gate=self.gate,
             board=board,
             inbox=inbox,
             backlog=self._backlog,
+            later=self._later,
             composer=composer,
             mailer=mailer,
             recorder=self._recorder,
@@ -131,8 +160,13 @@ class Sender:
                     tasks.create_task(self._lanes.commit()),
                 ]
                 await self._inbox.start(self._lanes)
+                serving += [
+                    tasks.create_task(self._resuming.run()),
+                    tasks.create_task(self._snapshots.run()),
+                    tasks.create_task(self._expire()),
+                ]
                 fetching = tasks.create_task(self._fetch())
-                workers = [tasks.create_task(self._work(number)) for number in range(self._bounds.connections)]
+                workers = [tasks.create_task(self._work(number)) for number in range(self._bounds.workers)]
                 await self._stopping.wait()
                 await self._finish(workers)
                 await fetching
@@ -172,12 +206,11 @@ class Sender:
         fresh: dict[int, OutboundMessage] = {}
         for message in frame.messages:
             key = id_hash(message.message_id)
-            if key not in lane.memory.done and key not in lane.unfinished:
+            if not _is_known(lane, key):
                 fresh.setdefault(key, message)
         self.metrics.skipped.inc(len(frame.messages) - len(fresh))
         held = lane.hold(position.offset, len(fresh))
         lane.unfinished.update(fresh)
-        now = self._clock.now()
         for key, message in fresh.items():
             attempts, due = lane.memory.attempts.get(key, (0, 0))
             job = Job(
@@ -191,17 +224,42 @@ class Sender:
                 expires_at=frame.expires_at,
                 attempts=attempts,
             )
-            if key in lane.memory.doubtful and self.gate.in_doubt == "hold":
-                self._delivery.conclude_in_doubt(job)
-            else:
-                self._backlog.put(job, due=max(due, frame.not_before or 0), now=now)
+            self._enter(job, max(due, frame.not_before or 0))
+
+    def _enter(self, job: Job, due: int) -> None:
+        """A message begins to wait for its turn; one that may have been sent already is settled if it must not again.
+
+        One that waits in the ledger and has an intent without a result is in doubt like any other.
+        """
+        if job.key in job.lane.memory.doubtful and self.gate.in_doubt == "hold":
+            self._delivery.conclude_in_doubt(job)
+        else:
+            self._later(job, due)
+
+    def _later(self, job: Job, due: int) -> None:
+        """Wait in memory, or, if that would be for long and take others' room, in the ledger."""
+        now = self._clock.now()
+        is_crowded = self._lanes.unfinished * 2 > self._bounds.backlog
+        if due - now >= (_PARK_IN_A_CROWD_AFTER_MS if is_crowded else _PARK_AFTER_MS) and not job.lane.is_closing:
+            self._recorder.park(job, due=due)
+        else:
+            self._backlog.put(job, due=due, now=now)
+
+    async def _expire(self) -> None:
+        """While nothing may be sent, time goes on: settle what is too old, for ever.  (An open gate's workers do.)"""
+        while True:
+            await self._clock.sleep(_EXPIRE_EVERY_S)
+            if self.gate.closed() is not None:
+                for job in self._backlog.sweep(self._delivery.is_too_old):
+                    self._delivery.conclude_expired(job)
 
     async def _work(self, number: int) -> None:
         """One of as many workers as there may be connections."""
         while not self._stopping.is_set():
-            if self.gate.closed() is not None or number >= self.gate.connections:
+            if self.gate.closed() is not None or number >= self.gate.connections * WORKERS_PER_CONNECTION:
                 await self._clock.sleep(LOOK_AGAIN_S)
                 continue
+            self._mailer.limit(self.gate.connections)
             now = self._clock.now()
             job = self._backlog.take(now)
             if job is None:
@@ -217,19 +275,20 @@ class Sender:
                 self._backlog.give_back(job.domain)
 
     def _recorded(self, job: Job, result: DeliveryResult) -> None:
-        """A result is safe in the ledger; what is not final waits for its next attempt."""
-        if result.outcome != "deferred" or job.lane.is_closing:
-            return
-        job.attempts = result.attempt
-        if result.class_ == WITHHELD:
+        """A result is safe in the ledger; a message that was taken and not tried is next again."""
+        if result.class_ == WITHHELD and not job.lane.is_closing:
             self._backlog.put_back(job)
-        else:
-            self._backlog.put(job, due=result.next_attempt_at or 0, now=self._clock.now())
 
     def _announce(self) -> None:
         gauge = self.metrics.gauge
-        gauge("backlog", "messages in memory that are not final", lambda: self._lanes.unfinished)
+        gauge("backlog", "messages in memory that are not final", lambda: self._lanes.unfinished + self._lanes.resumed)
+        gauge("parked", "messages that wait in the ledger", lambda: self._lanes.parked)
         gauge("in_flight", "messages that workers have in hand", lambda: self._lanes.in_hand)
         gauge("known_ids", "message ids that will never be sent again", lambda: self._lanes.known_ids)
         gauge("may_send", "1 when the gate is open", lambda: float(self.gate.closed() is None))
         gauge("epoch", "newest epoch heard of", lambda: float(self.gate.epoch))
+
+
+def _is_known(lane: Lane, key: int) -> bool:
+    """Is the message done, waiting in the ledger, or in memory already?"""
+    return key in lane.memory.done or key in lane.memory.waiting or key in lane.unfinished or key in lane.resumed

@@ -68,6 +68,7 @@ class MemoryBroker:
     committed: dict[int, int] = field(default_factory=dict)
     dead_letters: list[tuple[int, int]] = field(default_factory=list)
     members: list["MemoryInbox"] = field(default_factory=list)
+    forgotten: dict[int, int] = field(default_factory=dict)
     ledger_is_broken: bool = False
     results_are_broken: bool = False
     moving: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -160,8 +161,18 @@ class MemoryLedger:
 
     async def read(self, partition: int, *, start: int) -> AsyncIterator[tuple[int, LedgerEntry]]:
         await asyncio.sleep(0)
-        for offset, entry in list(enumerate(self._broker.ledger[partition]))[start:]:
+        first = max(start, self._broker.forgotten.get(partition, 0))
+        for offset, entry in list(enumerate(self._broker.ledger[partition]))[first:]:
             yield offset, entry
+
+    async def pick(self, partition: int, offsets: Sequence[int]) -> AsyncIterator[tuple[int, LedgerEntry]]:
+        await asyncio.sleep(0)
+        for offset in offsets:
+            if offset >= self._broker.forgotten.get(partition, 0):
+                yield offset, self._broker.ledger[partition][offset]
+
+    async def forget(self, partition: int, *, before: int) -> None:
+        self._broker.forgotten[partition] = before
 
 
 class MemoryResults:

@@ -101,7 +101,7 @@ async def test_results_that_cannot_be_published_end_the_sender_and_are_published
     assert len(server.taken) <= 20
 
 
-async def test_at_most_as_many_messages_as_connections_are_in_doubt(stage: Stage, world: MemoryWorld) -> None:
+async def test_at_most_two_messages_for_each_connection_are_in_doubt(stage: Stage, world: MemoryWorld) -> None:
     stage.control()
     world.broker.delay_s = 0.02
     most = 0
@@ -117,7 +117,7 @@ async def test_at_most_as_many_messages_as_connections_are_in_doubt(stage: Stage
         await stage.send(*names(200))
         async with stage.sender(server.endpoint, connections=4):
             await stage.has_outcomes(200)
-    assert 3 <= most <= 4
+    assert 5 <= most <= 8
 
 
 async def test_an_intent_is_safe_before_its_mail_from(stage: Stage, world: MemoryWorld) -> None:
@@ -142,7 +142,7 @@ async def test_a_fenced_sender_begins_nothing_and_writes_nothing(stage: Stage, w
     stage.control()
     async with scripted(Script(dot=SILENCE)) as server:
         await stage.send(*names(10))
-        async with stage.sender(server.endpoint, connections=2, timeouts=Timeouts(dot_s=0.3)) as running:
+        async with stage.sender(server.endpoint, connections=1, timeouts=Timeouts(dot_s=0.3)) as running:
             await until(lambda: len(server.taken) == 2)
             running.inbox.is_fenced = True
             await asyncio.sleep(0.5)
