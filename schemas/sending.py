@@ -9,6 +9,7 @@ from schemas.base import AddressHash, CampaignId, MessageId, Millis, Part, Rate,
 
 InDoubt = Literal["hold", "resend"]
 PristineTrap = Literal["isolate", "judge"]
+Tls = Literal["opportunistic", "require"]
 Stage = Literal["decode", "validate", "route", "send"]
 Var = str | int | float
 
@@ -49,6 +50,7 @@ class Campaign(Record, frozen=True, kw_only=True, tag_field="v", tag=1):
     tenant: Annotated[str, Meta(min_length=1, max_length=128)] = "default"
     sending_domains: Annotated[list[str], Meta(max_length=100)] = []
     in_doubt: InDoubt = "hold"
+    tls: Tls = "opportunistic"
     max_age_s: Annotated[int, Meta(ge=60, le=30 * 86400)] = 172_800
     pace: Pace = Pace()
     limits: Limits = Limits()

@@ -19,7 +19,7 @@ from smtp.egress.ways import Connected, Egress, NotConnected
 from smtp.mx import Target
 from smtp.session import Session, Timeouts
 from smtp.smarthost import Smarthost
-from smtp.tls.demand import MAY, NAMES, TESTING, Demand, May
+from smtp.tls.demand import MAY, NAMES, TESTING, Demand, May, label
 from smtp.tls.metrics import TlsMetrics
 from smtp.tls.starttls import encrypt
 from smtp.tls.verdict import context_for
@@ -215,4 +215,13 @@ def _reply(
     text = shown(text)
     kind = OurFault if ours else Reply
     took_ms = round((asyncio.get_running_loop().time() - began) * 1000)
-    return kind(stage=stage, code=code, enhanced=enhanced_code(text), text=text, mx=target.host, ip=ip, took_ms=took_ms)
+    return kind(
+        stage=stage,
+        code=code,
+        enhanced=enhanced_code(text),
+        text=text,
+        mx=target.host,
+        ip=ip,
+        tls_policy=label(target.tls) if stage == "tls" else None,
+        took_ms=took_ms,
+    )

@@ -34,6 +34,7 @@ from smtp.attempts import (
 )
 from smtp.mx import Target
 from smtp.reply_lines import ReplyLines, Unfit
+from smtp.tls.demand import label
 
 CUT_BEFORE = "the connection ended before its turn"
 """Why a transaction was not begun; it can be tried on another session at once."""
@@ -92,6 +93,7 @@ class Session(asyncio.Protocol):
         self.ip: str | None = (transport.get_extra_info("sockname") or (None,))[0]
         tls = transport.get_extra_info("ssl_object")
         self.tls: str | None = tls.version() if tls is not None else None
+        self.tls_policy = label(target.tls)
         self._lines = ReplyLines()
         self._waiting: deque[_Turn] = deque()  # not begun
         # Of each reply to come: whose it is, to what, and how many writes there had been when its command was put in.
@@ -339,6 +341,7 @@ class Session(asyncio.Protocol):
                 mx=self.target.host,
                 ip=self.ip,
                 tls=self.tls,
+                tls_policy=self.tls_policy,
                 took_ms=self._took(turn),
             )
         )
@@ -346,8 +349,10 @@ class Session(asyncio.Protocol):
     def _cut_off(self, turn: _Turn, stage: Stage, why: str) -> Reply | Uncertain:
         took_ms, host, text = self._took(turn), self.target.host, shown(why)
         if stage == "dot":
-            return Uncertain(text=text, mx=host, ip=self.ip, tls=self.tls, took_ms=took_ms)
-        return Reply(stage=stage, text=text, mx=host, ip=self.ip, tls=self.tls, took_ms=took_ms)
+            return Uncertain(text=text, mx=host, ip=self.ip, tls=self.tls, tls_policy=self.tls_policy, took_ms=took_ms)
+        return Reply(
+            stage=stage, text=text, mx=host, ip=self.ip, tls=self.tls, tls_policy=self.tls_policy, took_ms=took_ms
+        )
 
     def _end(self, why: str) -> None:
         """Close, and answer everybody: the first one by what happened, those behind it by that they were not begun."""

@@ -15,6 +15,8 @@ from smtp.attempts import Impossible, Reply, Uncertain
 
 UNCERTAIN = "uncertain"
 """The class of an attempt whose fate is unknown."""
+UNPROVED = "tls_failure"
+"""The class of an attempt whose connection did not prove what was demanded of it."""
 INTERNAL = "internal_error"
 """The class of an attempt that we failed at ourselves."""
 
@@ -70,6 +72,7 @@ class Known:
             text=attempt.text if attempt else text,
             class_=category,
             tls=spoke.tls if spoke else None,
+            tls_policy=spoke.tls_policy if spoke else None,
             took_ms=attempt.took_ms if attempt else None,
             address_hash=self.address_hash,
             next_attempt_at=next_attempt_at,
@@ -98,6 +101,8 @@ def result_of(attempt: Reply | Uncertain | Impossible, known: Known, *, terms: T
 
 def _read(reply: Reply, provider: str) -> tuple[str, bool]:
     """The category, and whether it is final; a connection that failed says nothing about the recipient."""
+    if reply.stage == "tls":  # however a server puts it: what was demanded may be there the next time
+        return UNPROVED, False
     if reply.code is None:
         return ("dns_routing" if reply.stage == "resolve" else "connection"), False
     reading = classify(code=reply.code, enhanced=reply.enhanced, text=reply.text, provider=provider)
