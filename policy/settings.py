@@ -234,6 +234,20 @@ class Settings:
     smarthost_ca_file: Path | None = _setting(
         None, Path, "certificate authorities for the smarthost instead of the system's", "path"
     )
+    mta_sts: bool = _setting(True, _flag, "are MTA-STS policies of recipients' domains looked up and obeyed?")
+    dane: str = _setting(
+        "auto",
+        _one_of("auto", "off"),
+        "DANE where DNSSEC-validated answers come from a name server on this machine or a trusted one",
+    )
+    trust_resolver: bool = _setting(
+        False,
+        _flag,
+        "is the path to name servers on other machines safe enough to believe that they validated (AD bit)?",
+    )
+    tls_ca_file: Path | None = _setting(
+        None, Path, "certificate authorities of mail servers and policy hosts, beside the system's", "path"
+    )
     partitions: int = _setting(4, _whole(1, 1000), "partitions of the shared topics; fixed once they exist")
     outbound_partitions: int = _setting(
         4, _whole(1, 100), "partitions of a campaign's topics: its most sender replicas"
