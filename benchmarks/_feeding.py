@@ -33,13 +33,19 @@ class Item:
     events: int = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Side:
-    """One process, and what it is fed; ``group`` is done with a turn when it has committed all of ``topics``."""
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """One process; its ``group`` is done with a turn when it has committed all of ``topics``."""
 
     process: Running
     group: str
     topics: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side(Reader):
+    """One process, and what it is fed."""
+
     meet: Callable[[int], Sequence[Item]]  # makes records before anything is measured
     make: Callable[[int], Sequence[Item]]  # makes records of a turn
     amount: int  # what it makes in a turn
@@ -93,7 +99,7 @@ class Feed:
                 )
             await asyncio.sleep(_LOOK_AGAIN_S)
 
-    async def turn(self, side: "Side", items: Sequence[Item]) -> Turn:
+    async def turn(self, side: Reader, items: Sequence[Item]) -> Turn:
         """Publish, wait until everything about it is done, and answer what that cost the process."""
         await asyncio.sleep(_QUIET_S)
         cpu_before, began = side.process.cpu_s, time.monotonic()

@@ -29,6 +29,11 @@ class Turn:
         """Events per second of processor time."""
         return self.events / max(self.cpu_s, 0.001)
 
+    @property
+    def per_wall_s(self) -> float:
+        """Events per second of wall clock."""
+        return self.events / max(self.wall_s, 0.001)
+
 
 @dataclass(frozen=True, slots=True)
 class Spread:
@@ -51,28 +56,53 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """One thing that is measured: ours, and the plain version beside it."""
+    """One thing that is measured: ours, and the baseline ``against`` which it is measured beside it.
+
+    ``variant`` tells apart subjects that differ in their circumstances only (``_20ms``); it ends every key.  With
+    ``by_wall`` the figure is per second of wall clock: where waiting is the limit, processor time says nothing.
+    """
 
     key: str
     unit: str
     ours: Sequence[Turn]
     plain: Sequence[Turn]
+    against: str = "plain"
+    variant: str = ""
+    by_wall: bool = False
+
+    @property
+    def name(self) -> str:
+        """The key of its figure."""
+        return self.key + self.variant
+
+    @property
+    def ratio_name(self) -> str:
+        """The key of its ratio."""
+        return f"{self.key}_vs_{self.against}{self.variant}"
+
+    @property
+    def per(self) -> str:
+        """What its figures are per."""
+        return "second of wall clock" if self.by_wall else "CPU second"
 
     @property
     def figure(self) -> Spread:
         """Ours."""
-        return Spread([turn.per_cpu_s for turn in self.ours])
+        return Spread([self._speed(turn) for turn in self.ours])
 
     @property
     def baseline(self) -> Spread:
-        """The plain version."""
-        return Spread([turn.per_cpu_s for turn in self.plain])
+        """The baseline."""
+        return Spread([self._speed(turn) for turn in self.plain])
 
     @property
     def ratio(self) -> Spread:
-        """Ours by the plain version, turn by turn."""
+        """Ours by the baseline, turn by turn."""
         pairs = zip(self.ours, self.plain, strict=True)
-        return Spread([ours.per_cpu_s / plain.per_cpu_s for ours, plain in pairs])
+        return Spread([self._speed(ours) / self._speed(plain) for ours, plain in pairs])
+
+    def _speed(self, turn: Turn) -> float:
+        return turn.per_wall_s if self.by_wall else turn.per_cpu_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +120,10 @@ class Report:
         lines = [f"{self.bench}: {where['cpu']}, {where['cores']} cores, Python {where['python']}", ""]
         for subject in self.subjects:
             lines += [
-                f"{subject.key}: {subject.unit} per CPU second, median of {len(subject.ours)} (low to high)",
-                f"  mailcordon  {subject.figure}",
-                f"  plain       {subject.baseline}",
-                f"  ratio       {subject.ratio}",
+                f"{subject.name}: {subject.unit} per {subject.per}, median of {len(subject.ours)} (low to high)",
+                f"  {'mailcordon':12}{subject.figure}",
+                f"  {subject.against.replace('_', '-'):12}{subject.baseline}",
+                f"  {'ratio':12}{subject.ratio}",
                 "",
             ]
         lines += [f"found right: {check}" for check in self.checks]
@@ -104,13 +134,13 @@ class Report:
         """For machines: the object of the contract, and the spread beside it."""
         return {
             "bench": self.bench,
-            "figures": {one.key: _rounded(one.figure.median) for one in self.subjects},
-            "baseline": {one.key: _rounded(one.baseline.median) for one in self.subjects},
-            "ratios": {f"{one.key}_vs_plain": _rounded(one.ratio.median) for one in self.subjects},
+            "figures": {one.name: _rounded(one.figure.median) for one in self.subjects},
+            "baseline": {one.name: _rounded(one.baseline.median) for one in self.subjects},
+            "ratios": {one.ratio_name: _rounded(one.ratio.median) for one in self.subjects},
             "machine": machine(),
-            "units": {one.key: f"{one.unit} per CPU second" for one in self.subjects},
+            "units": {one.name: f"{one.unit} per {one.per}" for one in self.subjects},
             "spread": {
-                one.key: {
+                one.name: {
                     "figure": one.figure.as_json(),
                     "baseline": one.baseline.as_json(),
                     "ratio": one.ratio.as_json(),

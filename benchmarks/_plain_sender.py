@@ -19,9 +19,7 @@ import dkim
 import uvloop
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-OUTBOUND = "plain.outbound"
 RESULTS = "plain.results"
-GROUP = "plain-sender"
 
 _SIGNED = [b"from", b"to", b"subject", b"date", b"message-id", b"mime-version", b"content-type", b"list-id"]
 Queue = asyncio.Queue[bytes]
@@ -30,9 +28,11 @@ Queue = asyncio.Queue[bytes]
 class Sender:
     """Sends over one connection per worker."""
 
-    def __init__(self, producer: AIOKafkaProducer, template: dict[str, str], key: bytes, host: str, port: int) -> None:
+    def __init__(
+        self, producer: AIOKafkaProducer, templates: dict[str, dict[str, str]], key: bytes, host: str, port: int
+    ) -> None:
         self._producer = producer
-        self._template = template
+        self._templates = templates
         self._key = key
         self._host = host
         self._port = port
@@ -60,7 +60,7 @@ class Sender:
         await self._producer.send(RESULTS, json.dumps(result).encode(), message["campaign"].encode())
 
     def _built(self, message: dict[str, Any]) -> bytes:
-        template, values = self._template, message["vars"]
+        template, values = self._templates[message["content"]], message["vars"]
         mail = EmailMessage(policy=SMTP)
         mail["From"] = formataddr(("The Shop", "news@shop.example"))
         mail["To"] = message["address"]
@@ -88,15 +88,15 @@ async def main() -> None:
     options = json.loads(os.environ["PLAIN_SENDER"])
     producer = AIOKafkaProducer(bootstrap_servers=options["kafka"], linger_ms=5)
     consumer = AIOKafkaConsumer(
-        OUTBOUND,
+        options["topic"],
         bootstrap_servers=options["kafka"],
-        group_id=GROUP,
+        group_id=options["group"],
         enable_auto_commit=False,
         auto_offset_reset="earliest",
     )
     await producer.start()
     await consumer.start()
-    sender = Sender(producer, options["template"], options["key"].encode(), "127.0.0.1", options["port"])
+    sender = Sender(producer, options["templates"], options["key"].encode(), "127.0.0.1", options["port"])
     queue: Queue = asyncio.Queue(1000)
     async with asyncio.TaskGroup() as tasks:
         for _ in range(options["connections"]):

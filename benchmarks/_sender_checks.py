@@ -42,13 +42,13 @@ async def check_plain(feed: Feed, load: Load) -> str:
     return f"plain sender: {len(results):,} messages accepted, each with one result"
 
 
-def check_sink(sink: Sink, load: Load) -> str:
-    """The sink has as many messages as were accepted."""
-    messages, size = sink.count()
+def check_sink(sinks: Sequence[Sink], load: Load) -> str:
+    """The sinks have as many messages as were accepted."""
+    messages, size = map(sum, zip(*(sink.count() for sink in sinks), strict=True))
     wanted = len(load.ids) + len(load.plain_ids)
     if messages != wanted:
-        raise Failed(f"the sink took {messages:,} messages, {wanted:,} were accepted")
-    return f"sink: {messages:,} messages of {size // messages:,} bytes on average, signature included"
+        raise Failed(f"the sinks took {messages:,} messages, {wanted:,} were accepted")
+    return f"sinks: {messages:,} messages of {size // messages:,} bytes on average, signature included"
 
 
 def check_signatures(sink: Sink, key: Path) -> str:

@@ -16,10 +16,17 @@ from benchmarks._plain_validate import Outbound, Request, checked
 ROOT = Path(__file__).parents[2]
 BENCHES = sorted((ROOT / "benchmarks").glob("[a-z]*.py"))
 SMALLEST = {
-    "sender": ["--messages", "20", "--plain-messages", "5", "--connections", "2", "--sink", "own"],
+    "sender": ["--messages", "20", "--plain-messages", "5", "--connections", "2", "--sink", "own", "--only", "stage"],
     "streams": ["--campaigns", "2", "--requests", "4", "--frames", "4", "--size", "5", "--messages", "10"],
 }
-KEYS = {"sender": {"sender"}, "streams": {"validate_route", "tally_judge"}}
+KEYS = {
+    "sender": {"stage", "stage_10kb", "stage_100kb", "stage_20ms"},
+    "streams": {"validate_route", "tally_judge"},
+}
+RATIOS = {
+    "sender": {"stage_vs_plain", "stage_vs_plain_10kb", "stage_vs_plain_100kb", "stage_vs_plain_20ms"},
+    "streams": {"validate_route_vs_plain", "tally_judge_vs_plain"},
+}
 
 
 def run(bench: Path, *arguments: str) -> str:
@@ -44,7 +51,7 @@ def test_last_line_is_the_json_of_the_contract(bench: Path) -> None:
     keys = KEYS[bench.stem]
     assert told["bench"] == bench.stem
     assert told["figures"].keys() == told["baseline"].keys() == keys
-    assert told["ratios"].keys() == {f"{key}_vs_plain" for key in keys}
+    assert told["ratios"].keys() == RATIOS[bench.stem]
     assert all(value > 0 for part in ("figures", "baseline", "ratios") for value in told[part].values())
     assert told["machine"]["cores"] >= 1
     assert told["checks"]
@@ -57,6 +64,14 @@ def test_figures_are_medians_and_a_ratio_is_that_of_each_turn() -> None:
     assert (told["figures"], told["baseline"]) == ({"key": 100.0}, {"key": 10.0})
     assert told["ratios"] == {"key_vs_plain": 10.0}
     assert told["spread"]["key"]["ratio"] == {"low": 5.0, "high": 40.0, "runs": [10.0, 40.0, 5.0]}
+
+
+def test_where_waiting_is_the_limit_wall_clock_counts_and_the_variant_ends_each_key() -> None:
+    ours, baseline = [Turn(events=100, cpu_s=9.0, wall_s=1.0)], [Turn(events=100, cpu_s=1.0, wall_s=4.0)]
+    subject = Subject("client", "messages", ours, baseline, "smtp_source", "_20ms", by_wall=True)
+    told: dict[str, Any] = Report("any", [subject], [], {}).as_json()
+    assert told["figures"] == {"client_20ms": 100.0}
+    assert told["ratios"] == {"client_vs_smtp_source_20ms": 4.0}
 
 
 def test_spread_names_the_outermost_runs() -> None:
