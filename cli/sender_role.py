@@ -113,7 +113,10 @@ async def _send(
             clock=SystemClock(),
             jitter=lambda: random.uniform(-1.0, 1.0),
             bounds=Bounds(
-                connections=settings.connections, grace_s=settings.grace_s, deaf_after_s=settings.deaf_after_s
+                connections=settings.connections,
+                grace_s=settings.grace_s,
+                deaf_after_s=settings.deaf_after_s,
+                plan_s=settings.retries,
             ),
         )
         sender.metrics.gauge("egress_ok", "1 when the last look found the source address in order", lambda: watch.ok)

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from policy.retries import PLAN_S
+
 
 class WrongSetting(ValueError):  # noqa: N818 - it is what it says, not a failure of ours
     """A value that cannot be meant; the message names the setting and the fix."""
@@ -117,6 +119,17 @@ def pairs(text: str) -> dict[str, str]:
 def names(text: str) -> tuple[str, ...]:
     """Read a comma separated list of names."""
     return tuple(piece.strip().lower() for piece in text.split(",") if piece.strip())
+
+
+def pauses(text: str) -> tuple[int, ...]:
+    """Read ``300,900,1800``: 1 to 50 pauses of 1 second to 7 days."""
+    try:
+        found = tuple(int(piece) for piece in text.split(","))
+    except ValueError:
+        raise ValueError(f"expected whole seconds, comma separated, such as 300,900,3600; got {text!r}") from None
+    if len(found) > 50 or not all(1 <= one <= 7 * 86_400 for one in found):
+        raise ValueError(f"expected at most 50 pauses of 1 to 604800 seconds, got {text!r}")
+    return found
 
 
 def _flag(text: str) -> bool:
@@ -256,6 +269,12 @@ class Settings:
     deaf_after_s: int = _setting(5, _whole(1, 300), "a sender that cannot hear mail.control so long stops", "seconds")
     grace_s: int = _setting(20, _whole(1, 3600), "time to finish what is in flight when told to stop", "seconds")
     connections: int = _setting(20, _whole(1, 1000), "most SMTP connections of one sender")
+    retries: tuple[int, ...] = _setting(
+        PLAN_S,
+        pauses,
+        "pauses before a deferred message is tried again, the last one repeated; shorter for mail that is soon useless",
+        "seconds,…",
+    )
     namespace: str = _setting("mailcordon", str, "Kubernetes namespace of the senders")
     image: str = _setting("mailcordon:0.1.0", str, "container image of the senders")
     log_level: str = _setting("info", _one_of("debug", "info", "warning", "error"), "what is logged")

@@ -4,11 +4,12 @@ In this order, because each step may be the last: too old, suppressed, its serve
 message can be made of it; then the intent is written down, then it is sent.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 
 from policy.providers import Providers
+from policy.retries import PLAN_S
 from schemas.delivery import DeliveryResult
 from schemas.sending import Campaign
 from smtp.attempts import Attempt, Envelope, Mailer, Reply, Withheld
@@ -49,6 +50,7 @@ class Delivery:
         clock: Clock,
         jitter: Callable[[], float],
         metrics: SenderMetrics,
+        plan_s: Sequence[int] = PLAN_S,
     ) -> None:
         self._gate = gate
         self._board = board
@@ -62,6 +64,7 @@ class Delivery:
         self._clock = clock
         self._jitter = jitter
         self._metrics = metrics
+        self._plan_s = plan_s
         self._bucket = Bucket()
         self.takes_nothing_new = False
         self.begins_nothing = False
@@ -177,6 +180,7 @@ class Delivery:
             expires_at=job.expires_at,
             max_age_s=campaign.max_age_s,
             in_doubt=campaign.in_doubt,
+            plan_s=self._plan_s,
         )
 
     def _known(self, job: Job, *, number: int | None = None) -> Known:

@@ -4,11 +4,12 @@ Pure: time and chance come in as arguments.  What a reply means is said by ``pol
 ``policy.retries``.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
 from policy.replies import classify
-from policy.retries import next_attempt
+from policy.retries import PLAN_S, next_attempt
 from schemas.delivery import DeliveryResult, Outcome
 from schemas.sending import InDoubt
 from smtp.attempts import Impossible, Reply, Uncertain
@@ -23,12 +24,16 @@ INTERNAL = "internal_error"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """What a campaign says about trying again; ``starts_at`` is when the message's age began to count (ms)."""
+    """What is said about trying again; ``starts_at`` is when the message's age began to count (ms).
+
+    ``plan_s`` are the pauses between attempts.
+    """
 
     starts_at: int
     expires_at: int | None
     max_age_s: int
     in_doubt: InDoubt
+    plan_s: Sequence[int] = PLAN_S
 
     def has_expired(self, now: int) -> bool:
         """Is it too late to send the message?"""
@@ -118,6 +123,7 @@ def tried_again(known: Known, attempt: Reply | Uncertain, category: str, terms: 
         now=known.now,
         max_age_s=terms.max_age_s,
         jitter=jitter,
+        plan_s=terms.plan_s,
     )
     if due is None or (terms.expires_at is not None and due >= terms.expires_at):
         return known.result("expired", attempt, category=category)

@@ -13,6 +13,7 @@ import structlog
 
 from policy.naming import outbound_topic
 from policy.providers import Providers
+from policy.retries import PLAN_S
 from schemas.codec import Malformed
 from schemas.delivery import DeliveryResult, Position
 from schemas.sending import OutboundFrame, OutboundMessage
@@ -45,11 +46,13 @@ _MESSAGES_PER_FRAME = 500  # the most that a frame holds
 class Bounds:
     """What a sender may take: SMTP connections, messages in memory, seconds to finish what is in flight.
 
-    A quarter of ``backlog`` comes on top for messages that come back from the ledger.
+    A quarter of ``backlog`` comes on top for messages that come back from the ledger.  ``plan_s`` are the pauses
+    between the attempts of one message.
     """
 
     connections: int = 20
     backlog: int = 20_000
+    plan_s: Sequence[int] = PLAN_S
     snapshot_after: int = AFTER_RESULTS
     grace_s: float = 20.0
     deaf_after_s: float = 5.0
@@ -134,6 +137,7 @@ class Sender:
             clock=clock,
             jitter=jitter,
             metrics=self.metrics,
+            plan_s=bounds.plan_s,
         )
         self._stopping = asyncio.Event()
         self._announce()

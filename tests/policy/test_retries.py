@@ -40,6 +40,14 @@ def test_the_plan(attempt: int, expected: int) -> None:
     assert pause_s(attempt) == expected
 
 
+@pytest.mark.parametrize(("attempt", "expected"), [(1, 5), (2, 60), (9, 60)])
+def test_another_plan(attempt: int, expected: int) -> None:
+    due = next_attempt(
+        attempt=attempt, category="transient", first_at=NOW, now=NOW, max_age_s=DAY_S, jitter=0, plan_s=(5, 60)
+    )
+    assert due == NOW + expected * 1000
+
+
 JITTERS = {"earliest": (-1.0, 0.8), "half": (0.5, 1.1), "latest": (1.0, 1.2), "nonsense_is_bounded": (99.0, 1.2)}
 
 
