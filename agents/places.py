@@ -41,5 +41,6 @@ def site_of(settings: Settings) -> Site:
         namespace=settings.namespace,
         image=settings.image,
         private_mx=settings.allow_private_mx,
+        mta_sts=settings.mta_sts,
         hops=tuple(sorted((hop.host, hop.port) for hop in settings.smtp_routes.values())),
     )

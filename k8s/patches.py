@@ -46,7 +46,8 @@ class Site:
 
     ``config`` and ``secret`` name the ConfigMap with the ``MAILCORDON_`` variables and the Secret with the keys
     file.  ``private_mx``: may mail servers found by MX look-up have private addresses?  ``hops`` are the fixed next
-    hops (host, port) of ``smtp_routes``, which are allowed wherever they are.
+    hops (host, port) of ``smtp_routes``, which are allowed wherever they are.  ``mta_sts``: are recipients' policies
+    asked for, by HTTPS?
     """
 
     namespace: str = "mailcordon"
@@ -55,6 +56,7 @@ class Site:
     secret: str = "mailcordon-keys"  # noqa: S105 - the name of the object, not what is in it
     private_mx: bool = False
     hops: tuple[tuple[str, int], ...] = ()
+    mta_sts: bool = False
     resources: Mapping[str, Mapping[str, str]] = field(
         default_factory=lambda: {
             "requests": {"cpu": "100m", "memory": "96Mi", "ephemeral-storage": "64Mi"},
@@ -200,7 +202,8 @@ def _digest(what: object) -> str:
 
 def _way_out(site: Site) -> list[Body]:
     public = [_block("0.0.0.0/0", PRIVATE_V4, site), _block("::/0", PRIVATE_V6, site)]
-    rules: list[Body] = [{"to": public, "ports": [{"port": 25, "protocol": "TCP"}]}]
+    public_ports = (25, 443) if site.mta_sts else (25,)
+    rules: list[Body] = [{"to": public, "ports": [{"port": port, "protocol": "TCP"} for port in public_ports]}]
     for host, port in sorted(set(site.hops)):
         ports = [{"port": port, "protocol": "TCP"}]
         try:

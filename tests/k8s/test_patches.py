@@ -26,7 +26,7 @@ BODIES: dict[str, Body] = {
     "network-policy-emptied": patches.network_policy(spec(), SITE, ISOLATED, is_open=False),
     "network-policy-relay-inside": patches.network_policy(
         spec(),
-        Site(private_mx=True, hops=(("relay.internal", 2525), ("10.1.2.3", 25), ("fd00::25", 2526))),
+        Site(private_mx=True, mta_sts=True, hops=(("relay.internal", 2525), ("10.1.2.3", 25), ("fd00::25", 2526))),
         RUNNING,
         is_open=True,
     ),
