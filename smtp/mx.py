@@ -9,7 +9,7 @@ import asyncio
 import ipaddress
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import dns.asyncresolver
@@ -19,7 +19,8 @@ import dns.resolver
 
 from policy.settings import Endpoint
 from smtp.attempts import Impossible, Reply
-from smtp.tls.demand import MAY, Demand
+from smtp.tls.demand import MAY, Dane, Demand, label, mark, stronger
+from smtp.tls.demands import Demands, MailHost, NotToBeUsed
 
 SMTP_PORT = 25
 MOST_HOSTS = 5  # of a domain's mail servers, by preference
@@ -28,6 +29,7 @@ MOST_REMEMBERED = 10_000
 REMEMBER_AT_LEAST_S = 60.0
 REMEMBER_AT_MOST_S = 3600.0
 REMEMBER_FAILURE_S = 15.0
+REMEMBER_TLSA_S = 300.0  # whoever changes certificates waits for TLSA records no longer than their time to live
 LOOKUP_TIMEOUT_S = 10.0
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -50,8 +52,36 @@ class NextHop:
     name: str
     targets: tuple[Target, ...]
 
+    def at_least(self, demand: Demand) -> "NextHop":
+        """The same hop with connections that prove at least this; under another name if that is more than before."""
+        targets = tuple(replace(target, tls=stronger(target.tls, demand)) for target in self.targets)
+        return self if targets == self.targets else NextHop(f"{self.name}/{label(demand)}", targets)
+
 
 Found = NextHop | Impossible | Reply
+
+
+@dataclass(frozen=True, slots=True)
+class _Servers:
+    """The mail servers of a domain, before it is asked what they have to prove."""
+
+    hop: NextHop
+    hosts: list[MailHost]
+
+
+@dataclass(frozen=True, slots=True)
+class _Addresses:
+    """Addresses of a host, how long they hold, and whether a question stayed unanswered."""
+
+    addresses: list[str]
+    ttl: float
+    unanswered: bool
+    canonical: str
+    secure: bool
+
+
+def _hop(targets: Sequence[Target]) -> NextHop:
+    return NextHop(",".join(sorted({f"{target.host}{mark(target.tls)}" for target in targets})), tuple(targets))
 
 
 class Resolver(Protocol):
@@ -85,6 +115,7 @@ class NextHops:
     routes: Mapping[str, Endpoint] = field(default_factory=dict)
     allow_private: bool = False
     resolver: Resolver | None = None
+    tls: Demands | None = None
     chance: random.Random = field(default_factory=random.Random)
     port: int = SMTP_PORT
     _routes: dict[str, NextHop] = field(default_factory=dict)
@@ -143,28 +174,49 @@ class NextHops:
         except dns.resolver.NXDOMAIN:
             return Impossible(category="bad_domain", text="the domain does not exist"), REMEMBER_AT_LEAST_S
         except dns.resolver.NoAnswer:  # RFC 5321 5.1: without MX the domain itself is the host
-            hosts, ttl = [domain], REMEMBER_AT_MOST_S
+            hosts, ttl, secure = [domain], REMEMBER_AT_MOST_S, True  # as its addresses are: it is the same zone
         else:
             if answer.rrset is None:
                 raise dns.resolver.NoAnswer
-            ttl = float(answer.rrset.ttl)
+            ttl, secure = float(answer.rrset.ttl), self.tls is not None and self.tls.is_secure(answer)
             records = list(answer.rrset)
             self.chance.shuffle(records)  # RFC 5321 5.1: equal preferences are tried at random
             records.sort(key=lambda record: record.preference)
             hosts = [record.exchange.to_text(omit_final_dot=True).lower() for record in records]
             if hosts[0] in {"", "."} and len(hosts) == 1:
                 return Impossible(category="bad_domain", text="the domain takes no mail (null MX, RFC 7505)"), ttl
-        return await self._addresses(hosts[:MOST_HOSTS], ttl)
+        servers, ttl = await self._addresses(hosts[:MOST_HOSTS], ttl)
+        if not isinstance(servers, _Servers):
+            return servers, ttl
+        if self.tls is None:
+            return servers.hop, ttl
+        found = await self._demanded(self.tls, domain, servers, mx_secure=secure)
+        if isinstance(found, NextHop) and any(isinstance(target.tls, Dane) for target in found.targets):
+            ttl = min(ttl, REMEMBER_TLSA_S)
+        return found, ttl
 
-    async def _addresses(self, hosts: Sequence[str], ttl: float) -> tuple[Found, float]:
+    async def _demanded(self, tls: Demands, domain: str, found: "_Servers", *, mx_secure: bool) -> Found:
+        """The targets with what each has to prove, without those that are not to be used."""
+        demands = await tls.of(domain, found.hosts, mx_secure=mx_secure)
+        targets: list[Target] = []
+        why = ""
+        for target in found.hop.targets:
+            match demands[target.host]:
+                case NotToBeUsed() as never:
+                    why = why or never.why
+                case demand:
+                    targets.append(replace(target, tls=demand))
+        return _hop(targets) if targets else Reply(stage="tls", text=why)
+
+    async def _addresses(self, hosts: Sequence[str], ttl: float) -> tuple["_Servers | Impossible | Reply", float]:
         found = await asyncio.gather(*(self._addresses_of(host) for host in hosts))
         targets = [
             Target(host, address, self.port)
-            for host, (addresses, _, _) in zip(hosts, found, strict=True)
-            for address in addresses[:MOST_ADDRESSES]
+            for host, one in zip(hosts, found, strict=True)
+            for address in one.addresses[:MOST_ADDRESSES]
         ]
-        ttl = min([ttl, *(seconds for _, seconds, _ in found)])
-        if not targets and any(unanswered for _, _, unanswered in found):
+        ttl = min([ttl, *(one.ttl for one in found)])
+        if not targets and any(one.unanswered for one in found):
             return Reply(stage="resolve", text="no answer for the addresses of the mail servers"), 0.0
         if not targets:
             return Impossible(category="bad_domain", text="none of the domain's mail servers has an address"), ttl
@@ -173,12 +225,18 @@ class NextHops:
             if not public:
                 return Impossible(category="bad_domain", text="the domain's mail servers have no public address"), ttl
             targets = public
-        return NextHop(",".join(sorted({target.host for target in targets})), tuple(targets)), ttl
+        used = {target.host for target in targets}
+        named = [
+            MailHost(host, one.canonical, secure=one.secure)
+            for host, one in zip(hosts, found, strict=True)
+            if host in used
+        ]
+        return _Servers(_hop(targets), named), ttl
 
-    async def _addresses_of(self, host: str) -> tuple[list[str], float, bool]:
-        """Addresses of a host, how long they hold, and whether a question stayed unanswered."""
+    async def _addresses_of(self, host: str) -> "_Addresses":
+        """Addresses of a host, and what is known of them."""
         addresses: list[str] = []
-        ttl, unanswered = REMEMBER_AT_MOST_S, False
+        ttl, unanswered, canonical, validated = REMEMBER_AT_MOST_S, False, host, []
         for kind in ("A", "AAAA"):
             try:
                 answer = await self._resolve(host, kind)
@@ -189,8 +247,10 @@ class NextHops:
                 continue
             if answer.rrset is not None:
                 ttl = min(ttl, float(answer.rrset.ttl))
+                canonical = answer.canonical_name.to_text(omit_final_dot=True).lower()
+                validated.append(self.tls is not None and self.tls.is_secure(answer))
                 addresses.extend(record.address for record in answer.rrset)
-        return addresses, ttl, unanswered
+        return _Addresses(addresses, ttl, unanswered, canonical, bool(validated) and all(validated))
 
     async def _resolve(self, name: str, kind: str) -> dns.resolver.Answer:
         if self.resolver is None:
