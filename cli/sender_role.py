@@ -130,10 +130,11 @@ async def _send(
         async with _probed(settings, sender, unready, campaign=campaign, name=name):
             if not await _unless_ended(_named(opener, watch), ending):
                 return
-            keeping = asyncio.ensure_future(watch.keep())
-            stack.callback(keeping.cancel)
             ending.add_done_callback(lambda _: sender.stop())
-            await sender.run()
+            async with asyncio.TaskGroup() as tasks:
+                keeping = tasks.create_task(watch.keep())
+                await sender.run()
+                keeping.cancel()
 
 
 _NOT_READY = "no partitions, or their ledgers are not read yet"

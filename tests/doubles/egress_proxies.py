@@ -93,8 +93,8 @@ class ProxyV2:
 
 
 @contextlib.asynccontextmanager
-async def proxy(one: Socks5 | ProxyV2) -> AsyncIterator[Endpoint]:
-    """Run it on a free port."""
+async def proxy(one: Socks5 | ProxyV2, *, port: int = 0) -> AsyncIterator[Endpoint]:
+    """Run it on a free port, or on this one."""
     tasks: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -109,7 +109,7 @@ async def proxy(one: Socks5 | ProxyV2) -> AsyncIterator[Endpoint]:
             tasks.discard(task)
             writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(serve, "127.0.0.1", port)
     one.port = server.sockets[0].getsockname()[1]
     try:
         yield Endpoint("127.0.0.1", one.port)
