@@ -46,7 +46,7 @@ class Envelope:
     must_encrypt: bool = False
 
     @classmethod
-    def checked(cls, *, sender: str, recipient: str, data: bytes) -> "Envelope":
+    def checked(cls, *, sender: str, recipient: str, data: bytes, must_encrypt: bool = False) -> "Envelope":
         """An envelope whose addresses cannot break out of their commands (RFC 5321 4.1.1.2), nor its data out of DATA.
 
         A CR or LF that stands alone is what servers disagree about, which lets one message smuggle in another.
@@ -63,6 +63,7 @@ class Envelope:
             data,
             stuffed(data),
             not (sender.isascii() and recipient.isascii() and data.isascii()),
+            must_encrypt,
         )
 
 

@@ -16,6 +16,7 @@ import structlog
 from smtp.attempts import TIMED_OUT, Attempt, Envelope, Impossible, Reply, Withheld
 from smtp.egress.standing import OurFault
 from smtp.mx import NextHop, NextHops, Target
+from smtp.tls.demand import ENCRYPT, label
 
 log = structlog.get_logger()
 
@@ -93,6 +94,8 @@ class SmtpMailer:
         found = await self._next_hops.find(envelope.domain)
         if not isinstance(found, NextHop):
             return found
+        if envelope.must_encrypt:
+            found = found.at_least(ENCRYPT)
         hop = self._hop(found.name)
         for may_try_again in (True, False):
             session = await self._session(hop, found)
@@ -116,10 +119,11 @@ class SmtpMailer:
         """Seconds until this domain's servers should be tried again."""
         held_s = self._opener.held_for_s()
         known = self._next_hops.known(domain)
-        hop = self._hops.get(known.name) if known is not None else None
-        if hop is None or not hop.closed_until:
+        if known is None:
             return held_s
-        return max(held_s, hop.closed_until - asyncio.get_running_loop().time())
+        hops = (self._hops.get(known.name), self._hops.get(f"{known.name}/{label(ENCRYPT)}"))
+        until = max((hop.closed_until for hop in hops if hop is not None), default=0.0)
+        return max(held_s, until - asyncio.get_running_loop().time()) if until else held_s
 
     def limit(self, connections: int) -> None:
         """Open no more sessions than these from now on."""

@@ -50,7 +50,9 @@ class Composer:
             return built
         data = built.data(*self._signer.signatures(built, now=now))
         try:
-            return Envelope.checked(sender=sender, recipient=message.address, data=data)
+            return Envelope.checked(
+                sender=sender, recipient=message.address, data=data, must_encrypt=campaign.tls == "require"
+            )
         except UnsafeEnvelope as unsafe:
             return Unsendable("bad_address", str(unsafe))
 
