@@ -37,10 +37,12 @@ def kubernetes(site: Site, *, kubeconfig: str | None = None) -> MakeCluster:
 
 def site_of(settings: Settings) -> Site:
     """What the settings say about all senders of an installation."""
+    hops = list(settings.smtp_routes.values())
+    hops += [one.where for one in (settings.smarthost, settings.egress_proxy) if one is not None]
     return Site(
         namespace=settings.namespace,
         image=settings.image,
         private_mx=settings.allow_private_mx,
         mta_sts=settings.mta_sts,
-        hops=tuple(sorted((hop.host, hop.port) for hop in settings.smtp_routes.values())),
+        hops=tuple(sorted((hop.host, hop.port) for hop in hops)),
     )

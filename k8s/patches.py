@@ -33,6 +33,8 @@ given up by the sender, which knows the difference, and not by a signal."""
 
 USER_ID = 10001
 SECRETS = "/etc/mailcordon/secrets"
+DKIM = "/etc/mailcordon/dkim"
+EGRESS = "/etc/mailcordon/egress"
 DATA = "/var/lib/mailcordon"
 
 # Addresses that no public mail server has: RFC 1918, RFC 6598, link-local (cloud metadata too), loopback, ULA.
@@ -45,15 +47,18 @@ class Site:
     """What all senders of an installation have in common.
 
     ``config`` and ``secret`` name the ConfigMap with the ``MAILCORDON_`` variables and the Secret with the keys
-    file.  ``private_mx``: may mail servers found by MX look-up have private addresses?  ``hops`` are the fixed next
-    hops (host, port) of ``smtp_routes``, which are allowed wherever they are.  ``mta_sts``: are recipients' policies
-    asked for, by HTTPS?
+    file; ``dkim`` and ``egress`` name two Secrets that may be missing: signing keys ``DOMAIN__SELECTOR.pem``, and
+    what a smarthost or a proxy wants to see.  ``private_mx``: may mail servers found by MX look-up have private
+    addresses?  ``hops`` are the fixed next hops (host, port), smarthost and proxy, which are allowed wherever they
+    are.  ``mta_sts``: are recipients' policies asked for, by HTTPS?
     """
 
     namespace: str = "mailcordon"
     image: str = "mailcordon:0.1.0"
     config: str = "mailcordon"
     secret: str = "mailcordon-keys"  # noqa: S105 - the name of the object, not what is in it
+    dkim: str = "mailcordon-dkim"
+    egress: str = "mailcordon-egress"
     private_mx: bool = False
     hops: tuple[tuple[str, int], ...] = ()
     mta_sts: bool = False
@@ -235,6 +240,8 @@ def _pod(spec: SenderSpec, site: Site) -> Body:
         "containers": [_container(spec, site)],
         "volumes": [
             {"name": "keys", "secret": {"secretName": site.secret, "defaultMode": 0o440}},
+            {"name": "dkim", "secret": {"secretName": site.dkim, "defaultMode": 0o440, "optional": True}},
+            {"name": "egress", "secret": {"secretName": site.egress, "defaultMode": 0o440, "optional": True}},
             {"name": "data", "emptyDir": {"sizeLimit": "128Mi"}},
             {"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}},
         ],
@@ -249,6 +256,7 @@ def _container(spec: SenderSpec, site: Site) -> Body:
         "args": ["sender", f"--campaign={spec.campaign}".replace("$", "$$")],
         "env": [
             {"name": "MAILCORDON_DATA", "value": DATA},
+            {"name": "MAILCORDON_DKIM_FOLDER", "value": DKIM},
             {"name": "MAILCORDON_GRACE_S", "value": str(spec.grace_s)},
             {"name": "MAILCORDON_LOG_FORMAT", "value": "json"},
             {"name": "MAILCORDON_SECRET_FILE", "value": f"{SECRETS}/secrets.json"},
@@ -279,6 +287,8 @@ def _container(spec: SenderSpec, site: Site) -> Body:
         },
         "volumeMounts": [
             {"name": "keys", "mountPath": SECRETS, "readOnly": True},
+            {"name": "dkim", "mountPath": DKIM, "readOnly": True},
+            {"name": "egress", "mountPath": EGRESS, "readOnly": True},
             {"name": "data", "mountPath": DATA},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a volume of the pod's own
         ],

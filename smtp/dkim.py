@@ -63,8 +63,8 @@ class Key:
 
 
 def read_key(file: Path, *, domain: str) -> Key:
-    """Read a private key in PEM; its file name without the ending is the selector."""
-    selector = file.stem
+    """Read a private key in PEM: ``SELECTOR.pem``, or ``DOMAIN__SELECTOR.pem``."""
+    selector = file.stem.removeprefix(f"{domain}__")
     if not _LABEL.match(selector):
         raise UnusableKey(f"{file}: the file name is the DKIM selector; use letters, digits, - and .")
     try:
@@ -81,6 +81,8 @@ def read_key(file: Path, *, domain: str) -> Key:
 def keys_for(folder: Path, domain: str) -> tuple[Key, ...]:
     """The keys in ``folder/DOMAIN/SELECTOR.pem`` for a From domain or the nearest domain above it.
 
+    ``folder/DOMAIN__SELECTOR.pem`` is the same: the keys of a Kubernetes Secret become files, and cannot have a slash.
+
     At most one key of each kind signs, RSA first: the last one by name, so that a new selector that sorts later
     takes over.
     """
@@ -89,7 +91,8 @@ def keys_for(folder: Path, domain: str) -> tuple[Key, ...]:
         name = ".".join(labels[at:])
         if not _LABEL.match(name):
             break
-        found = [read_key(file, domain=name) for file in sorted((folder / name).glob("*.pem"))]
+        files = [*(folder / name).glob("*.pem"), *folder.glob(f"{name}__*.pem")]
+        found = sorted((read_key(file, domain=name) for file in files), key=lambda key: key.selector)
         if found:
             newest = {key.algorithm: key for key in found}
             return tuple(sorted(newest.values(), key=lambda key: key.algorithm, reverse=True))

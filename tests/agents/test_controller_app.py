@@ -20,7 +20,7 @@ from agents.places import processes, site_of
 from cli.kafka import EmbeddedKafka
 from k8s.process import ProcessCluster
 from policy.naming import sender_name
-from policy.settings import Endpoint, Settings, WrongSetting
+from policy.settings import Endpoint, Proxy, Relay, Settings, WrongSetting
 from schemas.base import Record
 from schemas.codec import encode
 from schemas.reputation import Control, State
@@ -205,9 +205,15 @@ def test_without_a_broker_it_says_what_to_set(tmp_path: Path) -> None:
 
 def test_the_site_follows_the_settings() -> None:
     settings = Settings(
-        namespace="mail", image="m@sha256:1", allow_private_mx=True, smtp_routes={"*": Endpoint("relay", 2525)}
+        namespace="mail",
+        image="m@sha256:1",
+        allow_private_mx=True,
+        smtp_routes={"one.example": Endpoint("relay", 2525)},
+        smarthost=Relay(Endpoint("smarthost", 587)),
+        egress_proxy=Proxy("socks5", Endpoint("10.0.0.7", 1080)),
     )
 
     site = site_of(settings)
 
-    assert (site.namespace, site.image, site.private_mx, site.hops) == ("mail", "m@sha256:1", True, (("relay", 2525),))
+    assert (site.namespace, site.image, site.private_mx) == ("mail", "m@sha256:1", True)
+    assert site.hops == (("10.0.0.7", 1080), ("relay", 2525), ("smarthost", 587))

@@ -98,7 +98,17 @@ def test_the_pod_is_restricted() -> None:
     }
     assert "hostNetwork" not in pod
     assert container["resources"]["limits"]["memory"]
-    assert {volume["name"] for volume in pod["volumes"] if "emptyDir" not in volume} == {"keys"}
+    assert {volume["name"] for volume in pod["volumes"] if "emptyDir" not in volume} == {"keys", "dkim", "egress"}
+
+
+def test_signing_keys_and_passwords_are_mounted_if_there_are_any() -> None:
+    pod = patches.deployment(spec(), SITE, RUNNING, replicas=1)["spec"]["template"]["spec"]
+    optional = {one["secret"]["secretName"] for one in pod["volumes"] if one.get("secret", {}).get("optional")}
+    mounts = {one["name"]: (one["mountPath"], one["readOnly"]) for one in pod["containers"][0]["volumeMounts"][:3]}
+
+    assert optional == {"mailcordon-dkim", "mailcordon-egress"}
+    assert (mounts["dkim"], mounts["egress"]) == ((patches.DKIM, True), (patches.EGRESS, True))
+    assert {"name": "MAILCORDON_DKIM_FOLDER", "value": patches.DKIM} in pod["containers"][0]["env"]
 
 
 def test_secrets_are_files_and_never_variables() -> None:

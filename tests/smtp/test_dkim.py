@@ -170,6 +170,14 @@ def test_a_domain_without_keys_takes_those_of_the_domain_above(tmp_path: Path) -
     assert [key.domain for key in keys_for(place, "news.shop.example")] == ["shop.example"]
 
 
+def test_a_key_may_be_a_file_of_a_mounted_secret_which_has_no_folders(tmp_path: Path) -> None:
+    place = folder(tmp_path, shop_example__s1=pem(RSA))
+    (place / "shop.example__s2.pem").write_bytes(pem(RSA))
+    (place / "shop.example.org__s3.pem").write_bytes(pem(RSA))
+
+    assert [(key.domain, key.selector) for key in keys_for(place, "shop.example")] == [("shop.example", "s2")]
+
+
 @pytest.mark.parametrize("domain", ["other.test", "../../etc", "..", ""])
 def test_no_keys_no_signatures(tmp_path: Path, domain: str) -> None:
     assert keys_for(folder(tmp_path, shop_example__s1=pem(ED)), domain) == ()
