@@ -12,6 +12,7 @@ import structlog
 from aiokafka.errors import KafkaError
 
 from cli import egress
+from cli.encryption import encryption
 from cli.failures import OutsideFailed, WrongUse
 from cli.lifetime import told_to_end
 from cli.settings import data_folder
@@ -29,6 +30,7 @@ from smtp.egress.ways import Egress
 from smtp.mx import NextHops
 from smtp.opener import Opener
 from smtp.sending.compose import Composer
+from smtp.sending.metrics import SenderMetrics
 from smtp.sending.ports import SystemClock
 from smtp.sending.sender import Bounds, Sender
 from streams.catalogue import Catalogue
@@ -80,7 +82,15 @@ async def _send(
     session_s: float,
     end: Callable[[], Awaitable[None]],
 ) -> None:
-    opener = Opener(hostname="localhost", egress=egress.way_out(settings), smarthost=egress.smarthost(settings))
+    metrics = SenderMetrics()
+    tls = encryption(settings, metrics.registry)
+    opener = Opener(
+        hostname="localhost",
+        egress=egress.way_out(settings),
+        smarthost=egress.smarthost(settings),
+        ca_file=tls.ca_file,
+        tls_metrics=tls.metrics,
+    )
     async with contextlib.AsyncExitStack() as stack:
         ending = asyncio.ensure_future(end())
         stack.callback(ending.cancel)
@@ -104,7 +114,12 @@ async def _send(
             results=KafkaResults(writer),
             board=catalogue,
             mailer=SmtpMailer(
-                NextHops(egress.routes(settings), allow_private=settings.allow_private_mx),
+                NextHops(
+                    egress.routes(settings),
+                    allow_private=settings.allow_private_mx,
+                    resolver=tls.resolver,
+                    tls=tls.demands,
+                ),
                 opener,
                 bounds=HopBounds(sessions=settings.connections),
             ),
@@ -112,6 +127,7 @@ async def _send(
             providers=Providers(settings.providers),
             clock=SystemClock(),
             jitter=lambda: random.uniform(-1.0, 1.0),
+            metrics=metrics,
             bounds=Bounds(
                 connections=settings.connections,
                 grace_s=settings.grace_s,

@@ -31,3 +31,18 @@ def _is_here(nameserver: str | None) -> bool:
         return nameserver is not None and ipaddress.ip_address(nameserver).is_loopback
     except ValueError:
         return False
+
+
+class SystemResolver:
+    """The name servers of this machine, asked for validated answers if anybody wants to know; read when needed."""
+
+    def __init__(self, *, for_ad: bool) -> None:
+        self._for_ad = for_ad
+        self._resolver: dns.asyncresolver.Resolver | None = None
+
+    async def resolve(self, qname: str, rdtype: str, *, lifetime: float) -> dns.resolver.Answer:
+        """Look up records."""
+        if self._resolver is None:
+            system = dns.asyncresolver.Resolver()
+            self._resolver = asking_for_ad(system) if self._for_ad else system
+        return await self._resolver.resolve(qname, rdtype, lifetime=lifetime)
