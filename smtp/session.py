@@ -162,13 +162,14 @@ class Session(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Replies come in; what may follow them goes out in one write."""
         out: list[bytes] = []
+        head = self._awaited[0] if self._awaited else None
         try:
             self._hear(data, out)
         except Unfit as unfit:
             self._end(f"an answer that does not fit: {unfit}")
         if self._over is None:
             self._write(out)
-            if self._awaited:
+            if self._awaited and self._awaited[0] is not head:  # bytes alone win no time
                 self._watch(self._limit())
 
     def eof_received(self) -> bool:
@@ -213,7 +214,7 @@ class Session(asyncio.Protocol):
     def _closed_by_server(self, turn: _Turn, command: _Command, text: bytes) -> None:
         turn.said = turn.said or (_STAGES[command], 421, text)
         self._answer(turn)
-        self._end("the server closed the session")
+        self._end(CUT_BEFORE)
 
     def _replied(self, turn: _Turn, command: _Command, code: int, text: bytes, out: list[bytes]) -> None:
         """A reply that fits; with PIPELINING the later commands of a refused transaction are answered, too."""
@@ -253,7 +254,7 @@ class Session(asyncio.Protocol):
         if not turn.go():
             if not turn.answered.done():
                 turn.answered.set_result(Withheld())
-            self._end("stopped before the content")
+            self._end(CUT_BEFORE)
             return
         self._enveloping = None
         self._awaited.append((turn, "dot", self._flushes))
@@ -376,7 +377,7 @@ class Session(asyncio.Protocol):
             if turn.said is not None:
                 self._answer(turn)  # the server had said no before
             elif not turn.answered.done():
-                begun = first or stage == "dot"
+                begun = (first and why != CUT_BEFORE) or stage == "dot"
                 turn.answered.set_result(self._cut_off(turn, *((stage, why) if begun else ("mail", CUT_BEFORE))))
             first = False
         if self._goodbye is not None and not self._goodbye.done():
