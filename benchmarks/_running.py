@@ -126,7 +126,7 @@ def bench_main(
     options: argparse.Namespace, bench: Callable[[argparse.Namespace, Path, str], Awaitable[Report]]
 ) -> None:
     """Run a benchmark with a folder and a Kafka of its own, and show its report; exit code 3 when it failed."""
-    _end_on_signals()
+    end_on_signals()
     try:
         with folder(options.keep) as at, kafka(at) as bootstrap:
             report = asyncio.run(_awaited(bench(options, at, bootstrap)))
@@ -152,7 +152,7 @@ def role_settings(bootstrap: str, at: Path) -> dict[str, str]:
     }
 
 
-def _end_on_signals() -> None:
+def end_on_signals() -> None:
     """Turn SIGTERM into an exit, so that everything that was started is ended."""
 
     def leave(number: int, _frame: FrameType | None) -> None:
