@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import random
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from benchmarks._feeding import Item
 from benchmarks._harness import Json
 from benchmarks._kill_account import Account
 from benchmarks._kill_load import CAMPAIGN, campaign_record, content_record, requests
-from benchmarks._running import Failed, free_port, python, role_settings, running, say
+from benchmarks._running import ROOT, Failed, free_port, python, role_settings, running, say
 from cli.access import publish
 from cli.campaigns import register
 from cli.kafka import EmbeddedKafka, default_cache
@@ -147,7 +148,7 @@ class Run:
         role = ["worker"] if name == "worker" else ["sender", "--campaign", CAMPAIGN]
         environment = {
             **role_settings(self._kafka.bootstrap, self._at),
-            "PYTHONPATH": str(Path(__file__).resolve().parents[1]),
+            "PYTHONPATH": str(ROOT),
             "MAILCORDON_SMTP_ROUTES": f"*=127.0.0.1:{self._sink_port}",
             "MAILCORDON_CONNECTIONS": str(self._course.connections),
             "MAILCORDON_HOSTNAME": "mta.shop.example",
@@ -218,10 +219,10 @@ class Run:
         self._account.read_log(self._log)
 
     async def _feed(self) -> None:
-        """Ask for everything, not too far ahead; what was not acknowledged is asked for again, as an application does."""
+        """Ask for everything, not too far ahead; again for what was not acknowledged, as an application does."""
         to_ask = requests(self._course.messages, self._chance)
         batch: list[Item] = []
-        while batch := batch or list(_some(to_ask, 20)):
+        while batch := batch or list(itertools.islice(to_ask, 20)):
             while self._fed - self._account.final > _AHEAD:  # noqa: ASYNC110 - counted elsewhere
                 await asyncio.sleep(_LOOK_EVERY_S)
             with contextlib.suppress(KafkaError, TimeoutError):
@@ -262,7 +263,7 @@ class Run:
         return WORKERS_PER_CONNECTION * self._course.connections
 
     async def _kill(self, name: str) -> None:
-        while (pid := self._supervisor.pids().get(name)) is None:  # it is being started again
+        while (pid := self._supervisor.pids().get(name)) is None:  # noqa: ASYNC110 - it is being started again
             await asyncio.sleep(_LOOK_EVERY_S)
         await asyncio.sleep(self._chance.random() * 0.1)
         with contextlib.suppress(ProcessLookupError):
@@ -297,8 +298,3 @@ class Run:
             "seconds": round(seconds, 1),
         }
         return Outcome(figures, self._course.policy)
-
-
-def _some(items: Iterator[Item], count: int) -> Iterator[Item]:
-    for _, item in zip(range(count), items):
-        yield item

@@ -95,7 +95,7 @@ class Connection(asyncio.Protocol):
             return None
         del self._data[: end + len(_END)]
         self._in_message = False
-        lost = any([self._ledger.drops(name) for name in self._recipients])
+        lost = any([self._ledger.drops(name) for name in self._recipients])  # noqa: C419 - all of them are asked
         self._lines += [name + (b"!\n" if lost else b"\n") for name in self._recipients]
         self._recipients = []
         self._ends = lost
