@@ -23,6 +23,8 @@ async def encrypt(client: aiosmtplib.SMTP, host: str, demand: Demand, *, ca_file
             server_hostname=asks_for(demand, host), tls_context=context_for(demand, ca_file), cert_bundle=None
         )
     except aiosmtplib.SMTPResponseException as refused:
+        if refused.code < 200:
+            return f"the answer to STARTTLS is no reply: {refused.message}"
         return f"STARTTLS was answered with {refused.code} {refused.message}"
     except (aiosmtplib.SMTPException, OSError, ValueError) as failed:
         return failed_handshake(failed)
