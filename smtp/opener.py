@@ -60,8 +60,9 @@ class Opener:
         now = asyncio.get_running_loop().time()
         if isinstance(opened, OurFault):
             self.standing.failed(opened.text, now_s=now)
-        elif isinstance(opened, Session):
+        elif isinstance(opened, Session) or self.smarthost is None:  # a server's own trouble was found at its end
             self.standing.worked()
+        if isinstance(opened, Session):
             self.tls_metrics.opened(target.tls, opened.tls)
         return opened
 

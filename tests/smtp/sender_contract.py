@@ -126,6 +126,7 @@ class Stage:
         name: str = "s-0",
         timeouts: Timeouts = PATIENT,
         hops: HopBounds = EAGER,
+        opener: Opener | None = None,
         **bounds: Any,
     ) -> AsyncIterator["Running"]:
         """A sender that runs until the block ends; then it is stopped, unless it was killed."""
@@ -138,7 +139,9 @@ class Stage:
                 results=results,
                 board=self.board,
                 mailer=SmtpMailer(
-                    NextHops({"*": route}), Opener(hostname="me.example", timeouts=timeouts), bounds=hops
+                    NextHops({"*": route}),
+                    opener or Opener(hostname="me.example", timeouts=timeouts),
+                    bounds=hops,
                 ),
                 composer=Composer(KEYS),
                 providers=Providers({}),

@@ -6,14 +6,20 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
+from cli.kafka import free_ports
 from policy.naming import ledger_topic, outbound_topic
+from policy.settings import Endpoint, Proxy
 from schemas.delivery import DeliveryFrame, DeliveryResult, LedgerEntry
 from schemas.sending import OutboundMessage
+from smtp.egress.standing import Standing
+from smtp.egress.ways import Egress
+from smtp.opener import Opener
 from smtp.sending.backlog import Held, Job, Lane
 from smtp.sending.done import id_hash
 from smtp.sending.memory import Memory
 from smtp.sending.recorder import Recorder
 from smtp.session import Timeouts
+from tests.doubles.egress_proxies import Socks5, proxy
 from tests.smtp.doubles import MemoryBroker, MemoryInbox, MemoryLedger, MemoryResults, MovedClock
 from tests.smtp.sender_contract import SenderContract, Stage, names
 from tests.smtp.servers import SILENCE, Script, scripted, until
@@ -215,3 +221,21 @@ async def test_an_intent_waits_while_there_are_more_results_than_one_entry_holds
     await recorder.intend(jobs[0])
     writing.cancel()
     assert [(len(entry.results), entry.intents) for entry in world.broker.ledger[0]] == [(500, []), (199, ["n0000"])]
+
+
+async def test_while_the_proxy_is_dead_nothing_counts_and_all_goes_out_when_it_is_back(stage: Stage) -> None:
+    stage.control()
+    [port] = free_ports(1)
+    dead = Egress(proxy=Proxy("socks5", Endpoint("127.0.0.1", port)), allow_private=True)
+    opener = Opener(hostname="me.example", egress=dead, standing=Standing(hold_s=0.05, hold_most_s=0.05))
+    async with scripted(Script()) as server:
+        proxied = Socks5({("127.0.0.1", server.port): server.endpoint})
+        async with stage.sender(server.endpoint, opener=opener):
+            await stage.send(*names(10))
+            await until(lambda: opener.standing.why is not None)
+            async with proxy(proxied, port=port):
+                outcomes = await stage.has_outcomes(10)
+    assert set(outcomes.values()) == {"accepted"}
+    for results in (await stage.told()).values():
+        assert results[-1].attempt == 1
+        assert all("Connection refused" in (one.text or "") for one in results[:-1])
