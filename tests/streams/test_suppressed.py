@@ -1,3 +1,5 @@
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -83,3 +85,28 @@ def test_lifted_and_suppressed_again_counts_from_then() -> None:
     suppressed.add(ANN, "platform", reason="manual", since=300)
 
     assert suppressed.reason(ANN, SCOPES, now=200) is None
+
+
+def test_a_text_that_is_no_hash_is_suppressed_nowhere() -> None:
+    suppressed = Suppressed()
+    suppressed.add(ANN, "platform", reason="manual")
+
+    assert suppressed.reason("ann@example.com", SCOPES, now=1) is None
+
+
+def test_as_many_reasons_as_there_are_people_still_suppress() -> None:
+    suppressed = Suppressed()
+    for number in range(70_000):
+        suppressed.add(f"{number:064x}"[::-1], "platform", reason=f"because of {number}")
+
+    assert suppressed.reason(f"{1:064x}"[::-1], SCOPES, now=1) == "because of 1"
+    assert suppressed.reason(f"{69_999:064x}"[::-1], SCOPES, now=1) == "other"
+
+
+def test_a_million_fit_into_fifty_megabytes() -> None:
+    suppressed, chance = Suppressed(), random.Random(1)
+    for _ in range(1_000_000):
+        suppressed.add(chance.randbytes(16).hex(), "platform", reason="hard_bounce", since=1_764_000_000_000)
+
+    assert len(suppressed) == 1_000_000
+    assert suppressed.bytes_used() < 50_000_000

@@ -1,0 +1,104 @@
+"""A number for each of millions of hashes, in little memory: 16 octets per slot of open tables.
+
+A dictionary takes about 100 MB per million of the same.  Keys are hashes of 64 bits, so that their low bits are even
+enough to choose a place; tables are at most two thirds full.
+"""
+
+from array import array
+from collections.abc import Iterator
+
+_SHARDS = 64  # each grows on its own, so that no insertion ever copies more than a few thousand entries of a million
+_SMALLEST = 8  # slots
+_EMPTY = 0
+
+
+class HashedNumbers:
+    """Numbers of 64 bits by hashes of 64 bits, of which none is 0."""
+
+    __slots__ = ("_counts", "_tables")
+
+    def __init__(self) -> None:
+        self._tables: list[array[int] | None] = [None] * _SHARDS
+        self._counts = [0] * _SHARDS
+
+    def __len__(self) -> int:
+        return sum(self._counts)
+
+    def __contains__(self, key: int) -> bool:
+        return self.get(key) is not None
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        for table in self._tables:
+            for at in range(0, len(table or ()), 2):
+                if table is not None and table[at] != _EMPTY:
+                    yield table[at], table[at + 1]
+
+    def get(self, key: int) -> int | None:
+        """The number of a hash, None if it has none."""
+        table = self._tables[key % _SHARDS]
+        if table is None:
+            return None
+        slots = len(table) // 2
+        at = (key // _SHARDS) % slots
+        while (found := table[2 * at]) != _EMPTY:
+            if found == key:
+                return table[2 * at + 1]
+            at = (at + 1) % slots
+        return None
+
+    def put(self, key: int, number: int) -> None:
+        """Set the number of a hash."""
+        shard = key % _SHARDS
+        table = self._tables[shard]
+        if table is None:
+            table = self._tables[shard] = array("Q", bytes(16 * _SMALLEST))
+        if _put(table, key, number):
+            self._counts[shard] += 1
+            if self._counts[shard] * 3 > len(table):  # two thirds of the slots
+                larger = array("Q", bytes(16 * len(table)))
+                for at in range(0, len(table), 2):
+                    if table[at] != _EMPTY:
+                        _put(larger, table[at], table[at + 1])
+                self._tables[shard] = larger
+
+    def drop(self, key: int) -> None:
+        """Take a hash out; does nothing if it is not in."""
+        shard = key % _SHARDS
+        table = self._tables[shard]
+        if table is None:
+            return
+        slots = len(table) // 2
+        gap = (key // _SHARDS) % slots
+        while (found := table[2 * gap]) != key:
+            if found == _EMPTY:
+                return
+            gap = (gap + 1) % slots
+        self._counts[shard] -= 1
+        step = gap
+        while True:  # close the gap, so that no search ends early at it (Knuth 6.4, algorithm R)
+            step = (step + 1) % slots
+            found = table[2 * step]
+            if found == _EMPTY:
+                break
+            home = (found // _SHARDS) % slots
+            if (step - home) % slots >= (step - gap) % slots:
+                table[2 * gap], table[2 * gap + 1] = found, table[2 * step + 1]
+                gap = step
+        table[2 * gap] = table[2 * gap + 1] = _EMPTY
+
+    def bytes_used(self) -> int:
+        """How much memory the tables take."""
+        return sum(8 * len(table) for table in self._tables if table is not None)
+
+
+def _put(table: "array[int]", key: int, number: int) -> bool:
+    """Set a number; True when the hash is new."""
+    slots = len(table) // 2
+    at = (key // _SHARDS) % slots
+    while (found := table[2 * at]) != _EMPTY:
+        if found == key:
+            table[2 * at + 1] = number
+            return False
+        at = (at + 1) % slots
+    table[2 * at], table[2 * at + 1] = key, number
+    return True
