@@ -11,6 +11,7 @@ from cli.access import say
 from cli.controller_role import run_controller
 from cli.failures import OutsideFailed, WrongUse
 from cli.lifetime import end_with
+from cli.loops import run as run_on_loop
 from cli.return_path_role import run_return_path
 from cli.sender_role import run_sender
 from cli.settings import setting_options
@@ -120,7 +121,7 @@ def sender(settings: Settings, campaign: str, name: str | None) -> None:
     keys = _begin(settings, "sender")
     folder = settings.dkim_folder or brokers.secret_file(settings).parent / "dkim"
     with brokers.broker(settings, say) as bootstrap:
-        asyncio.run(run_sender(settings, campaign, keys, bootstrap=bootstrap, dkim_folder=folder, name=name))
+        run_on_loop(run_sender(settings, campaign, keys, bootstrap=bootstrap, dkim_folder=folder, name=name))
 
 
 @click.command(name="return-path")
@@ -200,7 +201,7 @@ def simulate_providers(
         except ValueError as wrong:
             raise click.UsageError(f"--listen: {wrong}") from wrong
     try:
-        asyncio.run(simulate.run(config, say=click.echo))
+        run_on_loop(simulate.run(config, say=click.echo))
     except OSError as failed:
         raise OutsideFailed(f"the simulated providers cannot listen: {failed}") from failed
 
