@@ -246,6 +246,12 @@ async def test_a_server_that_haproxy_does_not_reach_is_not_our_fault() -> None:
     assert opener.held_for_s() == 0
 
 
+def listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
 def haproxy_program() -> str:
     try:
         return shutil.which("haproxy") or str(command_of(root_of("haproxy"), "/usr/sbin/haproxy"))
@@ -269,13 +275,8 @@ async def haproxy(folder: Path) -> AsyncIterator[Endpoint]:
             haproxy_program(), "-db", "-f", str(folder / "haproxy.cfg"), stderr=log
         )
 
-    def listens() -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return True
-        return False
-
     try:
-        await until(lambda: listens() or running.returncode is not None)
+        await until(lambda: listens(port) or running.returncode is not None)
         if running.returncode is not None:
             pytest.skip(f"haproxy cannot send from others' addresses here: {(folder / 'haproxy.log').read_text()}")
         yield Endpoint("127.0.0.1", port)
@@ -305,6 +306,38 @@ async def test_a_real_haproxy_connects_from_the_address_that_it_is_told(
         connected = await egress.connect(server, mx.sockets[0].getsockname()[1], within_s=2)
         said = await greeting(connected)
     assert (said, peers) == (b"220 hello\r\n", [source])
+
+
+@contextlib.asynccontextmanager
+async def microsocks() -> AsyncIterator[Endpoint]:
+    """A real SOCKS5 proxy that connects from 127.0.0.8 and knows one user."""
+    try:
+        program = shutil.which("microsocks") or str(command_of(root_of("microsocks"), "/usr/bin/microsocks"))
+    except Unavailable as why:
+        pytest.skip(f"no microsocks here: {why}")
+    [port] = free_ports(1)
+    words = ["-i", "127.0.0.1", "-p", str(port), "-b", "127.0.0.8", "-u", "ann", "-P", "s3cret"]
+    running = await asyncio.create_subprocess_exec(program, *words, stderr=asyncio.subprocess.DEVNULL)
+    try:
+        await until(lambda: listens(port))
+        yield Endpoint("127.0.0.1", port)
+    finally:
+        running.kill()
+        await running.wait()
+
+
+async def test_a_real_socks5_proxy_connects_and_says_what_it_could_not() -> None:
+    [closed] = free_ports(1)
+    async with scripted(Script()) as mx, microsocks() as where:
+        egress = through(where, credentials=PASSWORD, allow_private=True)
+        assert await greeting(await egress.connect("127.0.0.1", mx.port, within_s=2)) == b"220 mx.example ESMTP\r\n"
+        assert await egress.connect("127.0.0.1", closed, within_s=2) == NotConnected(
+            "not reached through the egress proxy: connection refused (SOCKS 5)"
+        )
+        stranger = through(where, credentials=Credentials("ann", "wrong"), allow_private=True)
+        assert await stranger.probe(within_s=2) == NotConnected(
+            f"egress proxy socks5://{where}: it refuses user or password", ours=True
+        )
 
 
 # ---- a whole session
