@@ -6,6 +6,7 @@ legal in Kafka (``[a-zA-Z0-9._-]``, at most 249) and as a DNS-1123 label (at mos
 
 import hashlib
 import re
+from functools import lru_cache
 
 from schemas.topics import LEDGER, OUTBOUND
 
@@ -14,6 +15,7 @@ _SLUG_LENGTH = 40
 _HASH_LENGTH = 12
 
 
+@lru_cache(maxsize=1024)
 def campaign_name(campaign: str) -> str:
     """The campaign's name: ``Spring Sale!`` becomes ``spring-sale-`` and twelve hex digits."""
     digest = hashlib.sha256(campaign.encode("utf-8", "surrogatepass")).hexdigest()[:_HASH_LENGTH]
