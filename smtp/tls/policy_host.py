@@ -5,6 +5,7 @@ redirect, waits and reads only so long, and sends nothing of ours.
 """
 
 import asyncio
+import errno
 import socket
 import ssl
 from collections.abc import Callable
@@ -101,7 +102,7 @@ class _Addresses(AbstractResolver):
                 if self._may_connect(one)
             ]
         if not found:
-            raise OSError(f"{host} has no address that may be connected to")
+            raise OSError(errno.EADDRNOTAVAIL, f"{host} has no address that may be connected to")
         return found
 
     async def close(self) -> None:
