@@ -43,7 +43,8 @@ async def tlsa_records(
     """The records of the first base domain that has any, None when it is secure that there are none.
 
     ``bases`` are the host's canonical name and its own (RFC 7672 2.2.3).  Addresses of all of them are known to be
-    secure, so that a question without an answer is an attack, or looks like one.
+    secure, so that a question without an answer is an attack, or looks like one.  So does an answer with a record
+    whose length does not fit its kind: dnspython reads none of it then.
     """
     for base in bases:
         try:

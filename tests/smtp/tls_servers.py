@@ -11,6 +11,8 @@ import dns.asyncresolver
 import dns.flags
 import dns.message
 import dns.rcode
+import dns.rdata
+import dns.rdataclass
 import dns.rdatatype
 import dns.resolver
 import dns.rrset
@@ -144,6 +146,15 @@ async def policy_server(server: PolicyServer, context: ssl.SSLContext) -> AsyncI
 SERVFAIL, SILENCE = "SERVFAIL", "silence"
 
 
+def _rrset(name: str, kind: str, records: list[str]) -> dns.rrset.RRset:
+    """Records as they are written, or, written in hexadecimal behind 0x, whatever they are."""
+    if not any(record.startswith("0x") for record in records):
+        return dns.rrset.from_text(name, 300, "IN", kind, *records)
+    of = dns.rdatatype.from_text(kind)
+    raw = [dns.rdata.GenericRdata(dns.rdataclass.IN, of, bytes.fromhex(record[2:])) for record in records]
+    return dns.rrset.from_rdata_list(name, 300, raw)
+
+
 @dataclass
 class SignedZone(asyncio.DatagramProtocol):
     """A validating resolver: records by name and type; names in ``signed`` are answered as secure, if asked for."""
@@ -177,7 +188,7 @@ class SignedZone(asyncio.DatagramProtocol):
             case "SERVFAIL":
                 answer.set_rcode(dns.rcode.SERVFAIL)
             case list() as records:
-                answer.answer.append(dns.rrset.from_text(name, 300, "IN", kind, *records))
+                answer.answer.append(_rrset(name, kind, records))
             case _ if not any(known == name for known, _ in self.records):
                 answer.set_rcode(dns.rcode.NXDOMAIN)
         self._transport.sendto(answer.to_wire(), addr)
