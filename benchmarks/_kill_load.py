@@ -26,10 +26,10 @@ def number_of(message: str) -> int:
     return int(message.removeprefix("m-"))
 
 
-def campaign_record(in_doubt: InDoubt, connections: int) -> Campaign:
+def campaign_record(in_doubt: InDoubt, connections: int, *, name: str = CAMPAIGN) -> Campaign:
     """The campaign; a dry run of the limits, since nothing here is about them."""
     return Campaign(
-        campaign=CAMPAIGN,
+        campaign=name,
         from_=Mailbox(address=f"news@{DOMAIN}", name="The Shop"),
         return_path_domain=f"bounces.{DOMAIN}",
         sending_domains=[DOMAIN],
@@ -39,10 +39,10 @@ def campaign_record(in_doubt: InDoubt, connections: int) -> Campaign:
     )
 
 
-def content_record() -> Content:
+def content_record(name: str = CAMPAIGN) -> Content:
     """A short text."""
     return Content(
-        campaign=CAMPAIGN, content=CONTENT, subject="{{name}}, spring is here", text="Dear {{name}},\n\nhello"
+        campaign=name, content=CONTENT, subject="{{name}}, spring is here", text="Dear {{name}},\n\nhello"
     )
 
 

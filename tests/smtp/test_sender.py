@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 
+import msgspec
 import pytest
 
 from cli.kafka import free_ports
@@ -189,7 +190,8 @@ async def test_a_frame_of_results_holds_many_entries_and_the_position_of_the_las
     assert max(len(frame.results) for frame in frames) <= 500
 
 
-async def test_an_intent_waits_while_there_are_more_results_than_one_entry_holds(world: MemoryWorld) -> None:
+async def recording(world: MemoryWorld, ids: Sequence[str]) -> tuple[Recorder, Lane, list[Job]]:
+    """A recorder of partition 0 that only has to be run, and jobs for it."""
     recorder = Recorder(
         campaign=world.campaign,
         sender="s-0",
@@ -205,7 +207,7 @@ async def test_an_intent_waits_while_there_are_more_results_than_one_entry_holds
     jobs = [
         Job(
             lane=lane,
-            held=Held(0, 700),
+            held=Held(0, len(ids)),
             message=OutboundMessage(message_id=name, address=f"{name}@example.com", address_hash="h"),
             content="hello",
             key=id_hash(name),
@@ -213,14 +215,31 @@ async def test_an_intent_waits_while_there_are_more_results_than_one_entry_holds
             starts_at=0,
             expires_at=None,
         )
-        for name in names(700)
+        for name in ids
     ]
+    return recorder, lane, jobs
+
+
+async def test_an_intent_waits_while_there_are_more_results_than_one_entry_holds(world: MemoryWorld) -> None:
+    recorder, _, jobs = await recording(world, names(700))
     writing = asyncio.create_task(recorder.write())
     for job in jobs[1:]:
         recorder.settle(job, DeliveryResult(message_id=job.message_id, outcome="expired", at=1))
     await recorder.intend(jobs[0])
     writing.cancel()
     assert [(len(entry.results), entry.intents) for entry in world.broker.ledger[0]] == [(500, []), (199, ["n0000"])]
+
+
+async def test_parked_messages_that_are_large_are_spread_over_entries(world: MemoryWorld) -> None:
+    recorder, lane, jobs = await recording(world, names(4))
+    writing = asyncio.create_task(recorder.write())
+    for job in jobs:
+        job.message = msgspec.structs.replace(job.message, vars={"story": "x" * 700_000})
+        recorder.park(job, due=1)
+    await recorder.drain([lane])
+    writing.cancel()
+    assert [len(entry.parked) for entry in world.broker.ledger[0]] == [2, 2]
+    assert len(lane.memory.waiting) == 4
 
 
 async def test_while_the_proxy_is_dead_nothing_counts_and_all_goes_out_when_it_is_back(stage: Stage) -> None:

@@ -103,10 +103,10 @@ def test_as_many_reasons_as_there_are_people_still_suppress() -> None:
     assert suppressed.reason(f"{69_999:064x}"[::-1], SCOPES, now=1) == "other"
 
 
-def test_a_million_fit_into_fifty_megabytes() -> None:
+def test_fifty_octets_are_enough_for_each() -> None:
     suppressed, chance = Suppressed(), random.Random(1)
-    for _ in range(1_000_000):
+    for _ in range(100_000):
         suppressed.add(chance.randbytes(16).hex(), "platform", reason="hard_bounce", since=1_764_000_000_000)
 
-    assert len(suppressed) == 1_000_000
-    assert suppressed.bytes_used() < 50_000_000
+    assert len(suppressed) == 100_000
+    assert suppressed.bytes_used() < 5_000_000
