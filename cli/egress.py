@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from cli import logs
 from cli.failures import WrongUse
 from cli.settings import setting_options
 from policy.addresses import hostname
@@ -15,6 +16,7 @@ from policy.settings import Endpoint, Settings, endpoint
 from smtp.attempts import Reply
 from smtp.credentials import Credentials, UnusableCredentials, read_credentials
 from smtp.egress.check import Check, Checked
+from smtp.egress.standing import OurFault
 from smtp.egress.ways import Egress
 from smtp.mx import SMTP_PORT, NextHop, NextHops
 from smtp.opener import Opener
@@ -66,9 +68,12 @@ async def check_of(settings: Settings, egress: Egress) -> Check:
     """How this way out is checked."""
     machine = await asyncio.to_thread(socket.getfqdn)
     relay = routes(settings).get("*")
+    ehlo = hostname(settings.hostname) if settings.hostname else None
+    if settings.hostname and ehlo is None:
+        raise WrongUse(f"MAILCORDON_HOSTNAME: {settings.hostname!r} is no name that EHLO could say")
     return Check(
         egress=egress,
-        hostname=hostname(settings.hostname) if settings.hostname else None,
+        hostname=ehlo,
         machine=hostname(machine) or "localhost",
         relay=str(relay) if relay is not None else None,
     )
@@ -107,14 +112,16 @@ def check(settings: Settings, mx: str | None, as_json: bool) -> None:
     """Check source addresses: PTR, whether it leads back, whether EHLO says the same; proxy; and a connection.
 
     A sender checks the same before it takes mail (MAILCORDON_EGRESS_CHECK).  With --mx, `gmail.com` tries that
-    domain's mail servers, `mx.example.com:25` a host: many networks keep port 25 shut.
+    domain's mail servers, `mx.example.com:25` a host: many networks keep port 25 shut.  A smarthost is tried with
+    its password in any case.
 
     \b
     Example:
       mailcordon egress check --hostname mta1.shop.example --mx gmail.com --json
     """
+    logs.configure(level=settings.log_level, form=settings.log_format, role="egress-check")
     checked, connection = asyncio.run(_check(settings, mx))
-    ok = checked.ok and (connection is None or connection["reached"])
+    ok = bool(checked.ok and (connection is None or connection["reached"]))
     if as_json:
         found = {
             "ok": ok,
@@ -142,25 +149,27 @@ def _print(checked: Checked, connection: dict[str, Any] | None) -> None:
         click.echo(
             f"connection  {connection['host']}: {reached}{', ' + connection['why'] if connection['why'] else ''}"
         )
-    click.echo(f"{'in order' if checked.ok else 'NOT in order'}: {checked.why}")
+    ok = checked.ok and (connection is None or connection["reached"])
+    click.echo(f"{'in order' if ok else 'NOT in order'}: {checked.why}")
 
 
 async def _check(settings: Settings, mx: str | None) -> tuple[Checked, dict[str, Any] | None]:
     egress = way_out(settings)
     relay = smarthost(settings)
     checked = await (await check_of(settings, egress))()
-    if mx is None:
+    mx = mx or (str(relay.where) if relay is not None else None)
+    if mx is None or checked.trouble is not None:
         return checked, None
     opener = Opener(hostname=checked.ehlo, egress=egress, smarthost=relay)
     return checked, await _try(mx, settings, opener)
 
 
 async def _try(mx: str, settings: Settings, opener: Opener) -> dict[str, Any]:
-    """Connect as a sender would, say EHLO, encrypt, and say goodbye."""
-    host, port = (mx, SMTP_PORT) if ":" not in mx else ((one := endpoint(mx)).host, one.port)
-    named = {} if ":" not in mx else {host: Endpoint(host, port)}
+    """Connect as a sender would: EHLO, TLS, AUTH to a smarthost, and goodbye."""
+    where = endpoint(mx) if ":" in mx else Endpoint(mx, SMTP_PORT)
+    named = {where.host.lower(): where} if ":" in mx else {}
     hops = NextHops(routes(settings) | named, allow_private=settings.allow_private_mx)
-    found = await hops.find(host.lower())
+    found = await hops.find(where.host.lower())
     tried: dict[str, Any] = {"host": mx, "reached": False, "why": None, "ip": None, "tls": None}
     if not isinstance(found, NextHop):
         return tried | {"why": found.text}
@@ -169,6 +178,7 @@ async def _try(mx: str, settings: Settings, opener: Opener) -> dict[str, Any]:
         if not isinstance(opened, Reply):
             await opened.quit()
             return tried | {"host": f"{target.host}:{target.port}", "reached": True, "ip": opened.ip, "tls": opened.tls}
-        said = f"{opened.code} {opened.text}" if opened.code is not None else opened.text
+        named_in_text = opened.code is None or isinstance(opened, OurFault)
+        said = opened.text if named_in_text else f"{opened.code} {opened.text}"
         tried |= {"host": f"{target.host}:{target.port}", "why": f"{opened.stage}: {said}", "ip": opened.ip}
     return tried

@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError
+from aiosmtpd.smtp import AuthResult, LoginPassword
 
 from cli.egress import routes, smarthost, way_out
 from cli.failures import WrongUse
@@ -24,7 +25,7 @@ from smtp.credentials import Credentials
 from smtp.egress import check
 from streams.topics import create, create_for_campaigns
 from tests.doubles.egress_proxies import Socks5, proxy
-from tests.smtp.servers import Script, scripted
+from tests.smtp.servers import Inbox, Script, aiosmtpd_server, scripted, server_tls
 
 RELAY = Endpoint("relay.example", 587)
 
@@ -110,6 +111,35 @@ async def test_the_command_says_in_json_what_is_in_order_and_whether_a_server_wa
         "host": f"127.0.0.1:{mx.port}", "reached": True, "why": None, "ip": "10.0.0.9", "tls": None,
     }  # fmt: skip
     assert mx.heard == [b"EHLO mta1.shop.example\r\n", b"QUIT\r\n"]
+
+
+async def test_the_command_tries_a_smarthost_with_its_password(tmp_path: Path) -> None:
+    tls = server_tls(tmp_path)
+    right = {"ok": True, "says": None}
+    wrong = {"ok": False, "says": "auth: smarthost"}
+    async with aiosmtpd_server(Inbox(), tls_context=tls, authenticator=knows_shop) as where:
+        for password, expected in (("shop:s3cret", right), ("shop:other", wrong)):
+            code, said = await command(
+                "--json", f"--smarthost={where}", f"--smarthost-auth-file={auth(tmp_path, password)}",
+                f"--smarthost-ca-file={tmp_path / 'cert.pem'}",
+            )  # fmt: skip
+            told = json.loads(said)
+            assert (code, told["ok"]) == (0 if expected["ok"] else 1, expected["ok"])
+            assert (told["connection"]["why"] or "").startswith(str(expected["says"] or ""))
+            assert "s3cret" not in said
+            assert "other" not in said
+
+
+def knows_shop(server: object, session: object, envelope: object, mechanism: str, auth: object) -> AuthResult:
+    del server, session, envelope, mechanism
+    assert isinstance(auth, LoginPassword)
+    return AuthResult(success=(auth.login, auth.password) == (b"shop", b"s3cret"), handled=False)
+
+
+async def test_a_hostname_that_is_none_is_wrong_use() -> None:
+    code, _ = await command("--hostname=two words")
+
+    assert code == 2
 
 
 async def test_the_command_says_no_for_people_too() -> None:
