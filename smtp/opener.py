@@ -19,7 +19,7 @@ from smtp.egress.ways import Connected, Egress, NotConnected
 from smtp.mx import Target
 from smtp.session import Session, Timeouts
 from smtp.smarthost import Smarthost
-from smtp.tls.demand import MAY, NAMES, TESTING, Demand, May, label
+from smtp.tls.demand import ENCRYPT, MAY, NAMES, TESTING, Demand, May, label, stronger
 from smtp.tls.metrics import TlsMetrics
 from smtp.tls.starttls import encrypt
 from smtp.tls.verdict import context_for
@@ -63,7 +63,7 @@ class Opener:
         elif isinstance(opened, Session) or self.smarthost is None:  # a server's own trouble was found at its end
             self.standing.worked()
         if isinstance(opened, Session):
-            self.tls_metrics.opened(target.tls, opened.tls)
+            self.tls_metrics.opened(opened.tls_policy, opened.tls)
         return opened
 
     async def _opportunistic(self, target: Target) -> Session | Reply:
@@ -132,6 +132,8 @@ class Opener:
             raise
         else:
             session.ip = connected.ip
+            if _must_encrypt(relay):
+                session.tls_policy = label(stronger(target.tls, ENCRYPT))
             return session
         client.close()
         if stage == "tls" and relay is None and demand is not None:

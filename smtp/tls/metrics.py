@@ -22,7 +22,7 @@ from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter
 
-from smtp.tls.demand import Demand, label
+from smtp.tls.demand import Demand, Label, label
 
 StsAnswer = Literal["none", "fetched", "cached", "kept", "failed"]
 DaneAnswer = Literal["none", "records", "unusable", "failed"]
@@ -44,10 +44,10 @@ class TlsMetrics:
         self.mta_sts = Counter("mailcordon_sender_mta_sts_total", "MTA-STS look-ups", ["answer"], registry=registry)
         self.dane = Counter("mailcordon_sender_dane_total", "TLSA look-ups", ["answer"], registry=registry)
 
-    def opened(self, demand: Demand, version: str | None) -> None:
+    def opened(self, policy: Label, version: str | None) -> None:
         """Count a session."""
         known = "none" if version is None else version if version in _VERSIONS else "other"
-        self.sessions.labels(label(demand), known).inc()
+        self.sessions.labels(policy, known).inc()
 
     def failed(self, demand: Demand) -> None:
         """Count a connection that did not prove what was demanded."""
