@@ -29,9 +29,9 @@ from smtp.egress.check import Strictness, Watch
 from smtp.egress.ways import Egress
 from smtp.mx import NextHops
 from smtp.opener import Opener
+from smtp.sending.clock import SteadyClock
 from smtp.sending.compose import Composer
 from smtp.sending.metrics import SenderMetrics
-from smtp.sending.ports import SystemClock
 from smtp.sending.sender import Bounds, Sender
 from streams.catalogue import Catalogue
 from streams.probe import Probe
@@ -125,7 +125,7 @@ async def _send(
             ),
             composer=Composer(keys, find_keys=find_keys),
             providers=Providers(settings.providers),
-            clock=SystemClock(),
+            clock=SteadyClock(),
             jitter=lambda: random.uniform(-1.0, 1.0),
             metrics=metrics,
             bounds=Bounds(

@@ -122,7 +122,7 @@ class KafkaLedger:
         async with self._reader(place) as (consumer, end):
             wanted = deque(offset for offset in offsets if offset < end)
             at = -_LEAP
-            while wanted:
+            while wanted and at < end:
                 if wanted[0] - at >= _LEAP:
                     consumer.seek(place, wanted[0])
                 for record in (await consumer.getmany(place, timeout_ms=1000)).get(place, ()):

@@ -1,7 +1,5 @@
 """What a sender needs of the world, in its own words.  ``streams.sender_kafka`` is the real thing for most of it."""
 
-import asyncio
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
@@ -115,19 +113,3 @@ class Clock(Protocol):
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""
-
-
-class SystemClock:
-    """The machine's own clock."""
-
-    def now(self) -> int:
-        """Milliseconds since the epoch."""
-        return time.time_ns() // 1_000_000
-
-    def monotonic(self) -> float:
-        """Seconds that never go back."""
-        return time.monotonic()
-
-    async def sleep(self, seconds: float) -> None:
-        """Wait."""
-        await asyncio.sleep(seconds)
