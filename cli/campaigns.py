@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import click
+import msgspec
 
 from agents.ports import now_ms
 from cli.access import operator, publish, say, with_kafka
@@ -16,6 +17,7 @@ from policy.addresses import BadAddress, check
 from policy.naming import campaign_scope, outbound_topic, sender_name
 from policy.settings import Settings
 from policy.templates import BadContent, compile_content
+from policy.unsubscribing import flaw_of_base
 from schemas.reputation import Command
 from schemas.sending import Campaign, Content
 from schemas.topics import CAMPAIGNS, COMMANDS, CONTENTS
@@ -33,21 +35,22 @@ def campaign() -> None:
 @campaign.command()
 @FILE
 @JSON
-@setting_options("outbound_partitions", "replication")
+@setting_options("outbound_partitions", "replication", "unsubscribe_url")
 def apply(settings: Settings, file: Path, as_json: bool) -> None:
     """Make the campaigns of FILE known, or change them.
 
     FILE holds one JSON object, a list of them, or one a line.  The campaign's topics are created first, so that
-    mail can be routed at once.  Applying again is harmless: it never wakes a campaign that is isolated.
+    mail can be routed at once.  Applying again is harmless: it never wakes a campaign that is isolated.  A campaign
+    without unsubscribe_url gets --unsubscribe-url; with neither, the sender makes no unsubscribe links.
 
     \b
     Example of FILE:
       {"campaign": "spring-sale", "tenant": "shop",
        "from": {"name": "The Shop", "address": "news@shop.example"},
-       "return_path_domain": "bounces.shop.example",
+       "return_path_domain": "bounces.shop.example", "unsubscribe_url": "https://u.shop.example/u",
        "limits": {"hard_bounce": 0.02, "complaint": 0.001, "trap_hit": 0.0002, "block": 0.05}}
     """
-    campaigns = read_records(file, Campaign)
+    campaigns = [_with_link(one, settings) for one in read_records(file, Campaign)]
     for one in campaigns:
         _check(file, one)
 
@@ -84,6 +87,12 @@ def _review(campaign: str) -> Command:
     )
 
 
+def _with_link(one: Campaign, settings: Settings) -> Campaign:
+    if one.unsubscribe_url is not None:
+        return one
+    return msgspec.structs.replace(one, unsubscribe_url=settings.unsubscribe_url)
+
+
 def _check(file: Path, one: Campaign) -> None:
     address = check(one.from_.address)
     if isinstance(address, BadAddress):
@@ -94,6 +103,8 @@ def _check(file: Path, one: Campaign) -> None:
     ):
         if isinstance(check(f"postmaster@{domain}"), BadAddress):
             raise WrongUse(f"{file}: field {field} of campaign {one.campaign}: {domain!r} is no domain name")
+    if one.unsubscribe_url is not None and (flaw := flaw_of_base(one.unsubscribe_url)) is not None:
+        raise WrongUse(f"{file}: field unsubscribe_url of campaign {one.campaign} {flaw}")
     if any(ord(letter) < 32 or ord(letter) == 127 for letter in one.campaign + one.from_.name):
         raise WrongUse(f"{file}: fields campaign and from.name must not hold control characters")
 
@@ -163,13 +174,14 @@ def content() -> None:
 def content_apply(settings: Settings, file: Path, as_json: bool) -> None:
     """Make the contents of FILE known, or change them.
 
-    {{variable}} is the whole template language; every variable must be in each recipient's vars.
+    {{variable}} is the whole template language; every variable must be in each recipient's vars.  Only
+    {{unsubscribe_url}} is the sender's: in text and html it becomes the message's own unsubscribe link.
 
     \b
     Example of FILE:
       {"campaign": "spring-sale", "content": "hello-1", "subject": "Hello {{name}}",
        "text": "Dear {{name}} ...", "html": "<p>Dear {{name}} ...</p>",
-       "headers": {"List-Unsubscribe": "<https://shop.example/u/{{token}}>"}}
+       "headers": {"Reply-To": "help@shop.example"}}
     """
     contents = read_records(file, Content)
     variables: dict[str, list[str]] = {}

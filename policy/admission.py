@@ -22,6 +22,7 @@ from policy.addresses import BadAddress, CheckedAddress, canonical, canonical_of
 from policy.screens import Screen
 from policy.templates import BadContent, Template
 from policy.tokens import Keys, hash_of_canonical
+from policy.unsubscribing import flaw_of_base
 from schemas.codec import DecodedRequest
 from schemas.sending import Campaign, OutboundMessage, Recipient, Refused, SendRequest, Stage
 
@@ -71,7 +72,7 @@ def admit(
         _refused(asked, _Flaw(malformed.reason, malformed.explain), now, stage="decode")
         for _, malformed in request.malformed
     ]
-    usable = _flaw_of_request(asked, campaign, now) or _usable(template)
+    usable = _flaw_of_request(asked, campaign, now) or _usable(template, campaign)
     desk = _Desk(asked, usable, suppressed, keys, now, screens)
     for position, recipient in _numbered(request):
         answer = desk.look_at(position, recipient)
@@ -191,6 +192,8 @@ def _flaw_of_request(asked: SendRequest, campaign: Campaign | None, now: int) ->
             "bad_campaign",
             "field campaign: the campaign's from.address or return_path_domain cannot stand in a mail; apply it anew",
         )
+    if campaign.unsubscribe_url is not None and (flaw := flaw_of_base(campaign.unsubscribe_url)) is not None:
+        return _Flaw("bad_campaign", f"field campaign: the campaign's unsubscribe_url {flaw}; apply it anew")
     if asked.expires_at is not None:
         if asked.expires_at <= now:
             return _Flaw(
@@ -201,8 +204,14 @@ def _flaw_of_request(asked: SendRequest, campaign: Campaign | None, now: int) ->
     return None
 
 
-def _usable(template: Template | BadContent | None) -> Template | _Flaw:
+def _usable(template: Template | BadContent | None, campaign: Campaign | None) -> Template | _Flaw:
     match template:
+        case Template() if template.needs_link and (campaign is None or campaign.unsubscribe_url is None):
+            return _Flaw(
+                "no_unsubscribe_url",
+                "field content: the content holds {{unsubscribe_url}}, and the campaign has no unsubscribe_url; "
+                "apply the campaign with one",
+            )
         case Template():
             return template
         case BadContent():

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from policy.retries import PLAN_S
+from policy.unsubscribing import flaw_of_base
 
 
 class WrongSetting(ValueError):  # noqa: N818 - it is what it says, not a failure of ours
@@ -132,6 +133,13 @@ def pauses(text: str) -> tuple[int, ...]:
     return found
 
 
+def _link_base(text: str) -> str:
+    flaw = flaw_of_base(text)
+    if flaw is not None:
+        raise ValueError(flaw)
+    return text
+
+
 def _flag(text: str) -> bool:
     known = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
     try:
@@ -206,6 +214,22 @@ class Settings:
     )
     return_path_web: Endpoint = _setting(
         Endpoint("127.0.0.1", 6068), endpoint, "where the return path serves metrics and health", "host:port"
+    )
+    unsubscribe_url: str | None = _setting(
+        None,
+        _link_base,
+        "what unsubscribe links begin with, for campaigns that are applied without one of their own",
+        "https://host/path",
+    )
+    unsubscribe_web: Endpoint | None = _setting(
+        None, endpoint, "where the return path serves unsubscribe links; unset serves none", "host:port"
+    )
+    unsubscribe_certificate: Path | None = _setting(
+        None, Path, "certificate of unsubscribe_web with its chain, PEM; read again when it changes", "path"
+    )
+    unsubscribe_key: Path | None = _setting(None, Path, "key of unsubscribe_certificate, PEM", "path")
+    unsubscribe_plain_http: bool = _setting(
+        False, _flag, "is unsubscribe_web plain HTTP, behind something that ends TLS and writes X-Forwarded-For?"
     )
     sender_web: Endpoint = _setting(
         Endpoint("127.0.0.1", 9100),

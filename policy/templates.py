@@ -4,6 +4,8 @@
 refused when the content is compiled, so that nobody receives ``{{ 7*7 }}``, and nothing is ever evaluated.  Values
 are put in as they are, escaped for the part they stand in: HTML is escaped, and a value that could break out of a
 header is an answer (:class:`BadVariables`), never a mail.
+
+``{{unsubscribe_url}}`` is the one name that is filled in by the sender: each message's own link.
 """
 
 import html
@@ -15,7 +17,11 @@ from typing import Literal
 
 import msgspec
 
+from policy.unsubscribing import ONE_CLICK
 from schemas.sending import Content, Var
+
+BUILT_IN = "unsubscribe_url"
+MAX_LINKS = 100  # in one content
 
 MAX_HEADER_LENGTH = 900  # with the name and the line end below the 998 of RFC 5322 2.1.1
 MAX_VARIABLE_LENGTH = 10_000
@@ -101,11 +107,14 @@ class _Rule(msgspec.Struct, frozen=True):
 
 
 class Template:
-    """A compiled content.  ``variables`` are the names that every recipient must bring."""
+    """A compiled content.  ``variables`` are the names that every recipient must bring.
+
+    ``needs_link`` says that it holds ``{{unsubscribe_url}}``, which the sender brings.
+    """
 
     __slots__ = (
         *("_headers", "_html", "_html_names", "_names", "_plain_names", "_rules", "_special", "_subject"),
-        *("_surely_short", "_text", "variables"),
+        *("_surely_short", "_text", "needs_link", "variables"),
     )
 
     def __init__(self, *, subject: _Part, text: _Part, html: _Part, headers: Mapping[str, _Part]) -> None:
@@ -114,8 +123,9 @@ class Template:
         self._html = html
         self._headers = tuple(headers.items())
         plain = (subject, text, *headers.values())
-        self._plain_names = tuple(sorted({name for part in plain for name in part.names}))
-        self._html_names = tuple(sorted(set(html.names)))
+        self._plain_names = tuple(sorted({name for part in plain for name in part.names} - {BUILT_IN}))
+        self._html_names = tuple(sorted(set(html.names) - {BUILT_IN}))
+        self.needs_link = BUILT_IN in (*text.names, *html.names)
         self._rules = _rules(subject, text, html, headers)
         self._special = tuple(rule for rule in self._rules if rule.is_special)
         self._names = tuple(sorted({rule.name for rule in self._rules}))
@@ -132,6 +142,8 @@ class Template:
 
     def check(self, given: Mapping[str, Var]) -> BadVariables | None:
         """Can the content be rendered with these values?  Much cheaper than rendering it."""
+        if BUILT_IN in given:
+            return _bad(BUILT_IN, "is a name of mailcordon's own, for each message's unsubscribe link; choose another")
         try:
             together = "".join([given[name] for name in self._names])  # type: ignore[misc]  # a number: TypeError
         except KeyError:
@@ -160,13 +172,18 @@ class Template:
             return BadVariables(reason="bad_variable", explain=explain)
         return self._too_long_header(given)
 
-    def render(self, given: Mapping[str, Var]) -> Rendered | BadVariables:
-        """The content for one recipient; ``given`` may hold more than is needed."""
+    def render(self, given: Mapping[str, Var], *, unsubscribe_url: str = "") -> Rendered | BadVariables:
+        """The content for one recipient; ``given`` may hold more than is needed.
+
+        ``unsubscribe_url`` is the message's own link, for a content that needs one.
+        """
         bad = self.check(given)
         if bad is not None:
             return bad
         plain = {name: _text(given[name]) for name in self._plain_names}
         escaped = {name: html.escape(_text(given[name])) for name in self._html_names}
+        if self.needs_link:
+            plain[BUILT_IN], escaped[BUILT_IN] = unsubscribe_url, html.escape(unsubscribe_url)
         headers = {}
         for name, part in self._headers:
             value = part.filled(plain).strip()
@@ -198,6 +215,9 @@ def compile_content(content: Content) -> Template | BadContent:
     headers = _compiled_headers(content.headers)
     if isinstance(headers, BadContent):
         return headers
+    flaw = _flaw_of_links(parts, headers)
+    if flaw is not None:
+        return BadContent(reason="bad_syntax", explain=flaw)
     return Template(subject=parts["subject"], text=parts["text"], html=parts["html"], headers=headers)
 
 
@@ -232,7 +252,20 @@ def _flaw_of_name(name: str, seen: set[str]) -> str | None:
     return None
 
 
+def _flaw_of_links(parts: Mapping[str, _Part], headers: Mapping[str, _Part]) -> str | None:
+    for field, part in (("subject", parts["subject"]), *((f"headers.{name}", one) for name, one in headers.items())):
+        if BUILT_IN in part.names:
+            return (
+                f"field {field} holds {{{{{BUILT_IN}}}}}, which is for text and html; the header is made by mailcordon"
+            )
+    if sum(part.names.count(BUILT_IN) for part in parts.values()) > MAX_LINKS:
+        return f"fields text and html hold {{{{{BUILT_IN}}}}} more than {MAX_LINKS} times"
+    return None
+
+
 def _flaw_of_value(name: str, value: str) -> str | None:
+    if name.lower() == "list-unsubscribe-post" and value.strip() != ONE_CLICK:
+        return f"field headers.{name} can only be {ONE_CLICK} (RFC 8058 3.1)"
     if _BREAKS_HEADERS(value):
         return f"field headers.{name} holds a line break or another control character; write it in one line"
     if len(value) > MAX_HEADER_LENGTH:
@@ -271,7 +304,8 @@ def _rules(subject: _Part, text: _Part, html: _Part, headers: Mapping[str, _Part
     ):
         uses.update(part.names)
         for name in part.names:
-            asked.setdefault(name, {})[breaks] = where
+            if name != BUILT_IN:
+                asked.setdefault(name, {})[breaks] = where
     rules: list[_Rule] = []
     for name, wheres in sorted(asked.items()):
         special = [breaks for breaks in (_BREAKS_LISTS, _BREAKS_MAILBOXES) if breaks in wheres]

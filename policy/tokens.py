@@ -5,6 +5,9 @@ only who holds the key can make one, and it says which message of which campaign
 sent, and carries a mark of the address that it was sent to: whoever got one of our messages cannot use its return
 path to speak of another address, or in one of our traps.  The signature covers the local part; the domain after it
 is the listener's own to check.
+
+The token of an unsubscribe link names the same, and the address by its whole hash, since nobody tells it again when
+the link is followed.  It is sealed: who sees a link learns nothing from it, and without the key nobody can make one.
 """
 
 import base64
@@ -31,6 +34,13 @@ _FIXED_OCTETS = _HEAD_OCTETS + _MAC_OCTETS
 _SIGNED_AS = b"mailcordon return path 1\0"
 _MAX_SENT_AT_S = 2**32 - 1
 _SKEW_MS = 3_600_000
+
+_HASH_OCTETS = 32
+_TAG_OCTETS = 16
+_SEALED_AS = b"mailcordon unsubscribe 1\0"
+_SEALED_WITH = b"mailcordon unsubscribe seal 1\0"
+_SEALED_HEAD_OCTETS = 1 + _CAMPAIGN_OCTETS + _TIME_OCTETS + _HASH_OCTETS
+UNSUBSCRIBE_TOKEN = r"[A-Za-z0-9_-]{78,99}"  # noqa: S105 - what such a token looks like
 
 _ATOM_SAFE = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
 _LOOKS_HASHED = re.compile(r"h-[a-z2-7]{26}").fullmatch
@@ -65,8 +75,22 @@ class Ticket:
 
 
 @dataclass(frozen=True, slots=True)
+class Leave:
+    """What a genuine unsubscribe link says: who wants no more mail, and after which message.
+
+    ``message_id`` is as in :class:`Ticket`; ``address_hash`` is the whole hash, in hex.
+    """
+
+    campaign_ref: bytes
+    message_id: str | None
+    message_ref: bytes
+    sent_at: int
+    address_hash: str
+
+
+@dataclass(frozen=True, slots=True)
 class Forged:
-    """Why a return path is not to be believed."""
+    """Why a return path, or an unsubscribe link, is not to be believed."""
 
     reason: Literal["not_ours", "malformed", "bad_signature", "expired", "not_yet"]
     explain: str
@@ -118,6 +142,7 @@ class _Form(IntEnum):
 
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
 _FORMS = frozenset(_Form)
+_UNSUBSCRIBE_TOKEN = re.compile(UNSUBSCRIBE_TOKEN).fullmatch
 _HEX = re.compile(r"(?:[0-9a-f]{2}){1,16}").fullmatch
 _BASE32 = re.compile(r"[a-z2-7]{1,26}").fullmatch
 
@@ -197,6 +222,52 @@ def _ticket(said: bytes, *, now: int, max_age_s: int) -> Ticket | Forged:
     )
 
 
+def unsubscribe_token(keys: Keys, *, campaign: str, message_id: str, address_hash: str, sent_at: int) -> str:
+    """What makes an unsubscribe link one message's own: at most 99 characters that a URL need not quote.
+
+    Octets before base64url: a MAC over what is said (16), then version and form of the reference (1), campaign (5),
+    time in seconds (4), address hash (32) and reference (up to 16), enciphered under a stream that the MAC begins
+    (the construction of RFC 5297 with HMAC).  The same message has the same link at every attempt of a second.
+    Raises ValueError for an ``address_hash`` that is not SHA-256 in hex.
+    """
+    form, reference = _packed(message_id)
+    hashed = bytes.fromhex(address_hash)
+    if len(hashed) != _HASH_OCTETS:
+        raise ValueError("the address hash is not 64 hex digits; only such an address can be suppressed")
+    seconds = min(max(sent_at // 1000, 0), _MAX_SENT_AT_S).to_bytes(_TIME_OCTETS, "big")
+    said = bytes((_VERSION << 4 | form,)) + campaign_ref(campaign) + seconds + hashed + reference
+    tag = hmac.digest(keys.return_path, _SEALED_AS + said, "sha256")[:_TAG_OCTETS]
+    return base64.urlsafe_b64encode(tag + _sealed(keys, tag, said)).rstrip(b"=").decode("ascii")
+
+
+def read_unsubscribe_token(keys: Keys, token: str) -> Leave | Forged:
+    """Read the token of an unsubscribe link.  It never expires: whoever finds an old mail may still leave."""
+    raw = _from_base64url(token) if _UNSUBSCRIBE_TOKEN(token) else None
+    if raw is None:
+        return Forged("malformed", "the link is not whole")
+    tag = raw[:_TAG_OCTETS]
+    said = _sealed(keys, tag, raw[_TAG_OCTETS:])
+    if not hmac.compare_digest(tag, hmac.digest(keys.return_path, _SEALED_AS + said, "sha256")[:_TAG_OCTETS]):
+        return Forged("bad_signature", "the link was not made by this installation, or was changed on the way")
+    kind, reference = said[0], said[_SEALED_HEAD_OCTETS:]
+    if kind >> 4 != _VERSION or kind & 0x0F not in _FORMS:
+        return Forged("malformed", "the link is of a version that this mailcordon does not know")
+    at = 1 + _CAMPAIGN_OCTETS
+    return Leave(
+        campaign_ref=said[1:at],
+        message_id=_unpacked(_Form(kind & 0x0F), reference),
+        message_ref=reference,
+        sent_at=int.from_bytes(said[at : at + _TIME_OCTETS], "big") * 1000,
+        address_hash=said[at + _TIME_OCTETS : _SEALED_HEAD_OCTETS].hex(),
+    )
+
+
+def _sealed(keys: Keys, tag: bytes, text: bytes) -> bytes:
+    """Encipher or decipher: exclusive or with 64 octets that only the key and the tag give."""
+    stream = hmac.digest(keys.return_path, _SEALED_WITH + tag, "sha512")[: len(text)]
+    return (int.from_bytes(text, "big") ^ int.from_bytes(stream, "big")).to_bytes(len(text), "big")
+
+
 def message_token(message_id: str) -> str:
     """A message id as an atom (RFC 5322 3.2.3): itself if it can be, else ``h-`` and 128 bits of its SHA-256.
 
@@ -245,3 +316,12 @@ def _from_base32(text: str) -> bytes | None:
     except ValueError:
         return None
     return raw if _base32(raw) == text else None
+
+
+def _from_base64url(text: str) -> bytes | None:
+    """Decode, and take only what encoding would have written."""
+    try:
+        raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except ValueError:
+        return None
+    return raw if base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii") == text else None

@@ -43,7 +43,8 @@ class Feedback(Record, FeedbackEvent, frozen=True, kw_only=True, tag_field="v", 
 
     ``sent_at`` is the time at which the message was sent: the signal counts in that minute, so that a late
     complaint meets its own denominator.  Without it ``at`` is taken.  ``source`` is ``return_path``,
-    ``webhook:NAME``, ``operator`` or ``import``.
+    ``unsubscribe:one-click``, ``unsubscribe:page``, ``unsubscribe:mail``, ``webhook:NAME``, ``operator`` or
+    ``import``.
     """
 
 

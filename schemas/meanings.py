@@ -32,7 +32,8 @@ _FEEDBACK = {
     "class": _CLASS,
     "code": _CODE,
     "text": "what the report says, cut short",
-    "source": "`return_path`, `webhook:NAME`, `operator` or `import`",
+    "source": "`return_path`, `unsubscribe:one-click`, `unsubscribe:page`, `unsubscribe:mail`, `webhook:NAME`, "
+    "`operator` or `import`",
 }
 
 MEANINGS: dict[str, dict[str, str]] = {
@@ -40,6 +41,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "campaign": "chosen by the owner; may hold anything and never becomes a name",
         "from": "the mailbox in From",
         "return_path_domain": "domain of the envelope sender; its MX is the return path listener",
+        "unsubscribe_url": "what unsubscribe links begin with, such as `https://u.shop.example/u`; null: none are made",
         "tenant": "who owns the campaign; suppressions can cover a tenant",
         "sending_domains": "domains that may stand in From; empty: the domain of `from`",
         "in_doubt": "what becomes of a message whose fate a crash has left unknown: never sent again, or sent again",

@@ -47,6 +47,7 @@ class Campaign(Record, frozen=True, kw_only=True, tag_field="v", tag=1):
     campaign: CampaignId
     from_: Mailbox = msgspec.field(name="from")
     return_path_domain: Annotated[str, Meta(min_length=1, max_length=253)]
+    unsubscribe_url: Annotated[str, Meta(min_length=1, max_length=90)] | None = None
     tenant: Annotated[str, Meta(min_length=1, max_length=128)] = "default"
     sending_domains: Annotated[list[str], Meta(max_length=100)] = []
     in_doubt: InDoubt = "hold"

@@ -113,7 +113,7 @@ def test_unknown_syntax_is_refused_with_the_name_of_the_field(text: str, part: s
 
 
 ALLOWED = [
-    *("List-Unsubscribe", "List-Unsubscribe-Post", "List-Id", "Reply-To", "Feedback-ID", "X-Shop", "x-anything-at-all"),
+    *("List-Unsubscribe", "List-Id", "Reply-To", "Feedback-ID", "X-Shop", "x-anything-at-all"),
     *("list-unsubscribe", "Precedence", "Auto-Submitted", "CFBL-Address"),
 ]
 
@@ -283,3 +283,49 @@ def test_any_text_compiles_or_is_refused_and_what_compiles_renders_without_an_op
         assert "{{" not in answer.text
     else:
         assert "{{" in text
+
+
+URL = "https://u.shop.example/u/abc?x=1&y=2"
+
+
+def test_the_link_is_brought_by_the_sender_and_escaped_for_its_part() -> None:
+    template = compiled(text="{{unsubscribe_url}}", html='<a href="{{unsubscribe_url}}">')
+    assert template.needs_link
+    assert template.variables == frozenset()
+    answer = template.render({}, unsubscribe_url=URL)
+    assert isinstance(answer, Rendered)
+    assert (answer.text, answer.html) == (URL, '<a href="https://u.shop.example/u/abc?x=1&amp;y=2">')
+
+
+def test_a_recipient_cannot_bring_the_link() -> None:
+    for template in (compiled(text="{{unsubscribe_url}}"), compiled(text="no link at all")):
+        answer = refusal(template, unsubscribe_url="https://evil.example")
+        assert answer.reason == "bad_variable"
+        assert "unsubscribe_url is a name of mailcordon's own" in answer.explain
+        assert "evil" not in answer.explain
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"subject": "{{unsubscribe_url}}"}, "field subject"),
+        ({"headers": {"X-Leave": "{{unsubscribe_url}}"}}, "field headers.X-Leave"),
+        ({"headers": {"List-Unsubscribe": "<{{unsubscribe_url}}>"}}, "field headers.List-Unsubscribe"),
+        ({"text": "{{unsubscribe_url}}" * 60, "html": "{{unsubscribe_url}}" * 60}, "more than 100 times"),
+    ],
+    ids=["subject", "header", "list-unsubscribe", "too-often"],
+)
+def test_the_link_stands_in_bodies_only(fields: dict[str, object], says: str) -> None:
+    answer = compile_content(content(**fields))  # type: ignore[arg-type]
+    assert isinstance(answer, BadContent)
+    assert says in answer.explain
+
+
+@pytest.mark.parametrize("value", ["yes", "List-Unsubscribe=Two-Clicks", "{{v}}"])
+def test_one_click_is_the_only_thing_that_can_be_posted(value: str) -> None:
+    answer = compile_content(content(headers={"List-Unsubscribe-Post": value}))
+    assert isinstance(answer, BadContent)
+    assert answer.reason == "bad_header"
+    assert isinstance(
+        compile_content(content(headers={"list-unsubscribe-post": "List-Unsubscribe=One-Click"})), Template
+    )

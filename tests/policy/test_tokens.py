@@ -1,5 +1,6 @@
 """Hashes, return paths and Message-IDs: only we can make them, and they survive what mail systems do to them."""
 
+import base64
 import hashlib
 import hmac
 import re
@@ -10,8 +11,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from policy.tokens import (
+    UNSUBSCRIBE_TOKEN,
     Forged,
     Keys,
+    Leave,
     Ticket,
     address_hash,
     campaign_ref,
@@ -19,7 +22,9 @@ from policy.tokens import (
     message_ref,
     message_token,
     read_return_path,
+    read_unsubscribe_token,
     return_path,
+    unsubscribe_token,
 )
 
 KEYS = Keys(address=b"a" * 32, return_path=b"r" * 32)
@@ -292,3 +297,63 @@ def test_an_address_hash_of_any_form_gives_a_return_path(hashed: str, message_id
     ticket = read_return_path(KEYS, path, now=NOW)
     assert isinstance(ticket, Ticket)
     assert (ticket.is_for(hashed), len(path.partition("@")[0]) <= 64) == (True, True)
+
+
+def token_of(message_id: str = "m-1", *, sent_at: int = NOW, campaign: str = "spring-sale", keys: Keys = KEYS) -> str:
+    return unsubscribe_token(keys, campaign=campaign, message_id=message_id, address_hash=ANN, sent_at=sent_at)
+
+
+@settings(max_examples=300)
+@given(campaigns, message_ids, times)
+def test_an_unsubscribe_token_reads_back_as_it_was_written(campaign: str, message_id: str, sent_at: int) -> None:
+    token = token_of(message_id, sent_at=sent_at, campaign=campaign)
+    assert re.fullmatch(r"[A-Za-z0-9_-]{1,99}", token)
+    leave = read_unsubscribe_token(KEYS, token)
+    assert isinstance(leave, Leave)
+    assert leave.campaign_ref == campaign_ref(campaign)
+    assert leave.message_ref == message_ref(message_id)
+    assert leave.message_id in {message_id, None}
+    assert leave.sent_at == sent_at // 1000 * 1000
+    assert leave.address_hash == ANN
+
+
+@given(st.integers(0, 98), st.sampled_from(string.ascii_letters + string.digits + "-_"))
+def test_an_unsubscribe_token_with_one_other_character_is_forged(place: int, other: str) -> None:
+    token = token_of("abcdefghijklmnopqrstuvwxyz")
+    assume(token[place] != other)
+    assert isinstance(read_unsubscribe_token(KEYS, token[:place] + other + token[place + 1 :]), Forged)
+
+
+@given(st.one_of(st.text(max_size=200), st.from_regex(UNSUBSCRIBE_TOKEN, fullmatch=True)))
+def test_nothing_else_is_an_unsubscribe_token(text: str) -> None:
+    assert isinstance(read_unsubscribe_token(KEYS, text), Forged)
+
+
+def test_a_link_says_nothing_to_who_sees_it() -> None:
+    raw = base64.urlsafe_b64decode(token_of("m-visible") + "==")
+    for secret in (b"m-visible", bytes.fromhex(ANN)[:8], campaign_ref("spring-sale")):
+        assert secret not in raw
+    assert token_of("m-1")[:20] != token_of("m-2")[:20]
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [Keys(address=b"a" * 32, return_path=b"x" * 32), Keys(address=b"r" * 32, return_path=b"a" * 32)],
+    ids=["another", "swapped"],
+)
+def test_the_links_of_another_installation_are_forged(keys: Keys) -> None:
+    answer = read_unsubscribe_token(KEYS, token_of(keys=keys))
+    assert isinstance(answer, Forged)
+    assert answer.reason == "bad_signature"
+
+
+def test_a_return_path_is_no_unsubscribe_link_and_the_other_way_round() -> None:
+    local = path_of("m-1").partition("@")[0].removeprefix("b+")
+    assert isinstance(read_unsubscribe_token(KEYS, local), Forged)
+    assert isinstance(read_return_path(KEYS, f"b+{token_of()}@{DOMAIN}", now=NOW), Forged)
+
+
+@pytest.mark.parametrize("odd", ["h", "abcd", "zz" * 32, "0" * 62])
+def test_an_address_hash_that_could_not_be_suppressed_gets_no_link(odd: str) -> None:
+    with pytest.raises(ValueError, match="hex"):
+        unsubscribe_token(KEYS, campaign="c", message_id="m", address_hash=odd, sent_at=NOW)
