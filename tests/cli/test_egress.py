@@ -24,8 +24,8 @@ from policy.tokens import Keys
 from smtp.credentials import Credentials
 from smtp.egress import check
 from streams.topics import create, create_for_campaigns
-from tests.doubles.egress_proxies import Socks5, proxy
-from tests.smtp.servers import Inbox, Script, aiosmtpd_server, scripted, server_tls
+from tests.doubles.egress_proxies import CLOSES, Socks5, proxy
+from tests.smtp.servers import Inbox, Script, aiosmtpd_server, scripted, server_tls, until
 
 RELAY = Endpoint("relay.example", 587)
 
@@ -203,19 +203,21 @@ async def test_a_sender_without_a_way_out_says_so_and_joins_when_it_has_one(
         )
     )  # fmt: skip
 
-    async def answers(status: int) -> str | None:
+    async def answers(status: int, why: str | None) -> None:
         async with asyncio.timeout(30):
-            while (found := await ready(web))[0] != status:
+            while await ready(web) != (status, why):
                 if sending.done():
                     sending.result()
                 await asyncio.sleep(0.02)
-        return found[1]
 
-    why = f"egress proxy socks5://127.0.0.1:{port}: Connection refused"
-    assert await answers(503) == f"the source address is not verified: {why}"
-    assert await members(kafka.bootstrap, sender_group(unique)) == 0
-    async with proxy(Socks5(), port=port):
-        assert await answers(200) is None
+    broken = Socks5(greets=CLOSES)
+    async with proxy(broken, port=port):
+        why = f"egress proxy socks5://127.0.0.1:{port}: the proxy closed the connection"
+        await answers(503, f"the source address is not verified: {why}")
+        await until(lambda: broken.connections > 15)  # it had time enough to join
+        assert await members(kafka.bootstrap, sender_group(unique)) == 0
+        broken.greets = ""
+        await answers(200, None)
         assert await members(kafka.bootstrap, sender_group(unique)) == 1
         end.set()
         await sending

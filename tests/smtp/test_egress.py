@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import gc
 import ipaddress
 import shutil
 import socket
-from collections.abc import AsyncIterator
+import warnings
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -203,15 +205,37 @@ async def test_a_dead_proxy_is_our_fault(kind: str) -> None:
     assert await egress.probe(within_s=SHORT_S) == found
 
 
+@contextlib.contextmanager
+def nothing_left_open() -> Iterator[None]:
+    """No socket is left to the collector."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+        gc.collect()
+    assert [str(one.message) for one in caught if one.category is ResourceWarning] == []
+
+
 async def test_a_connection_that_is_given_up_leaves_nothing_open() -> None:
     server = Socks5(answers=SILENT)
     async with proxy(server) as where:
-        connecting = asyncio.create_task(through(where).connect(PUBLIC, 25, within_s=60))
-        await until(lambda: server.asked != [])
-        connecting.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await connecting
-    # the doubles end: the proxy has read the end of its connection, and no socket is left to the collector
+        with nothing_left_open():
+            connecting = asyncio.create_task(through(where).connect(PUBLIC, 25, within_s=60))
+            await until(lambda: server.asked != [])
+            connecting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await connecting
+            del connecting
+
+
+@pytest.mark.parametrize(
+    "server", [Socks5(greets=BABBLES), Socks5(answers=SILENT), Socks5(reply=5)], ids=["proxy", "silence", "refusal"]
+)
+async def test_a_connection_that_fails_leaves_nothing_open(server: Socks5) -> None:
+    async with proxy(server) as where:
+        with nothing_left_open():
+            await through(where).connect(PUBLIC, 25, within_s=SHORT_S)
+            await Egress(bind=("192.0.2.7",)).connect(PUBLIC, 25, within_s=SHORT_S)
+            await Egress(allow_private=True).connect("127.0.0.1", free_ports(1)[0], within_s=SHORT_S)
 
 
 # ---- PROXY protocol version 2
