@@ -199,14 +199,14 @@ class NextHops:
         """The targets with what each has to prove, without those that are not to be used."""
         demands = await tls.of(domain, found.hosts, mx_secure=mx_secure)
         targets: list[Target] = []
-        why = ""
+        refused = Reply(stage="tls", text="the domain has no mail server that may be used")
         for target in found.hop.targets:
             match demands[target.host]:
-                case NotToBeUsed() as never:
-                    why = why or never.why
+                case NotToBeUsed(why, by):
+                    refused = Reply(stage="tls", text=why, mx=target.host, tls_policy=by)
                 case demand:
                     targets.append(replace(target, tls=demand))
-        return _hop(targets) if targets else Reply(stage="tls", text=why)
+        return _hop(targets) if targets else refused
 
     async def _addresses(self, hosts: Sequence[str], ttl: float) -> tuple["_Servers | Impossible | Reply", float]:
         found = await asyncio.gather(*(self._addresses_of(host) for host in hosts))

@@ -14,7 +14,7 @@ import dns.resolver
 
 from policy.mta_sts import StsPolicy
 from smtp.tls.dane import Records, Resolver, Unanswered, tlsa_records
-from smtp.tls.demand import ENCRYPT, MAY, NAMES, TESTING, Dane, Demand, stronger
+from smtp.tls.demand import ENCRYPT, MAY, NAMES, TESTING, Dane, Demand, Label, stronger
 from smtp.tls.metrics import TlsMetrics
 from smtp.tls.secure_dns import is_secure
 from smtp.tls.sts import MtaSts
@@ -33,9 +33,10 @@ class MailHost:
 
 @dataclass(frozen=True, slots=True)
 class NotToBeUsed:
-    """Why mail must not go to a host now."""
+    """Why mail must not go to a host now, and by whose word."""
 
     why: str
+    by: Label
 
 
 class Demands:
@@ -96,7 +97,7 @@ class Demands:
     ) -> Demand | NotToBeUsed:
         match found:
             case Unanswered():
-                return NotToBeUsed(found.why)
+                return NotToBeUsed(found.why, "dane")
             case Records() if found.usable:
                 return Dane(found.usable, tuple(dict.fromkeys((found.base, host.name, domain))))
             case Records() | None:
@@ -113,7 +114,8 @@ class Demands:
         if policy.covers(host):
             return NAMES if policy.mode == "enforce" else TESTING
         if policy.mode == "enforce":
-            return NotToBeUsed(f"the domain's MTA-STS policy does not list {host}")
+            self._metrics.failed(NAMES)
+            return NotToBeUsed(f"the domain's MTA-STS policy does not list {host}", "mta-sts")
         self._metrics.testing_failed()
         return MAY
 

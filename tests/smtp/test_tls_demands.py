@@ -71,7 +71,8 @@ async def demanded(find: NextHops, domain: str = "shop.test") -> dict[str, Deman
     if isinstance(found, NextHop):
         return {target.host: target.tls for target in found.targets}
     assert isinstance(found, Reply)
-    assert (found.stage, found.code) == ("tls", None)
+    assert (found.stage, found.code, found.mx) == ("tls", None, B)
+    assert found.tls_policy == ("mta-sts" if "MTA-STS" in found.text else "dane")
     return found.text
 
 
@@ -88,7 +89,7 @@ TLSA_A = {(f"_25._tcp.{A}.", "TLSA"): [USABLE]}
         (policy("enforce", A, B), {A: NAMES, B: NAMES}),
         (policy("enforce", "*.shop.test"), {A: NAMES, B: NAMES}),
         (policy("enforce", B), {B: NAMES}),
-        (policy("enforce", "mx.elsewhere.test"), f"the domain's MTA-STS policy does not list {A}"),
+        (policy("enforce", "mx.elsewhere.test"), f"the domain's MTA-STS policy does not list {B}"),
     ],
     ids=["no-policy", "none", "testing", "testing-one", "enforce", "wildcard", "one-listed", "none-listed"],
 )
@@ -108,7 +109,7 @@ async def test_what_a_policy_demands(sts: StsPolicy | NoPolicy, demands: dict[st
         ({(f"_25._tcp.{A}.", "TLSA"): SILENCE}, {B: MAY}),
         (
             {(f"_25._tcp.{A}.", "TLSA"): SERVFAIL, (f"_25._tcp.{B}.", "TLSA"): SERVFAIL},
-            f"no secure answer for the TLSA records of {A}: NoNameservers",
+            f"no secure answer for the TLSA records of {B}: NoNameservers",
         ),
     ],
     ids=["usable", "one-usable", "usage-1", "malformed", "bogus", "silent", "both-bogus"],
@@ -147,8 +148,10 @@ async def test_dane_wins_over_mta_sts_even_where_the_policy_does_not_list_the_ho
 
 async def test_a_failing_dane_is_not_mended_by_mta_sts() -> None:
     more: dict[tuple[str, str], str | list[str]] = {(f"_25._tcp.{A}.", "TLSA"): SERVFAIL}
-    async with hops(more=more, sts=policy("enforce", A)) as (find, _):
-        assert await demanded(find) == f"no secure answer for the TLSA records of {A}: NoNameservers"
+    async with hops(more=more | {("shop.test.", "MX"): [f"10 {A}."]}, sts=policy("enforce", A)) as (find, _):
+        found = await find.find("shop.test")
+    assert isinstance(found, Reply)
+    assert (found.text, found.tls_policy) == (f"no secure answer for the TLSA records of {A}: NoNameservers", "dane")
 
 
 async def test_unusable_records_and_a_policy_ask_for_the_policy() -> None:
