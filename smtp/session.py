@@ -124,8 +124,8 @@ class Session(asyncio.Protocol):
     async def send(self, envelope: Envelope, *, go: Callable[[], bool]) -> Attempt:
         """One transaction.  Afterwards the session is ready for another, or closed."""
         self._on_rested = None
-        if (impossible := self._cannot(envelope)) is not None:
-            return impossible
+        if (refused := self._cannot(envelope)) is not None:
+            return refused
         turn = _Turn(envelope, go, self._loop.create_future(), self._loop.time())
         if not self.is_open:
             return self._cut_off(turn, "mail", CUT_BEFORE)
@@ -386,7 +386,9 @@ class Session(asyncio.Protocol):
     def _took(self, turn: _Turn) -> int:
         return round((self._loop.time() - turn.began) * 1000)
 
-    def _cannot(self, envelope: Envelope) -> Impossible | None:
+    def _cannot(self, envelope: Envelope) -> Impossible | Reply | None:
+        if envelope.must_encrypt and self.tls is None:  # whoever chose this session: nothing goes out
+            return Reply(stage="tls", text="the session is not encrypted", mx=self.target.host, ip=self.ip)
         if envelope.smtputf8 and not self._utf8:
             return Impossible(
                 category="smtputf8_unsupported",

@@ -9,10 +9,10 @@ from schemas.codec import Malformed, decode
 from schemas.sending import Campaign, Content, Mailbox, OutboundMessage
 from smtp.attempts import Envelope, Reply
 from smtp.client import Bounds, SmtpMailer
-from smtp.mx import NextHops
+from smtp.mx import NextHops, Target
 from smtp.opener import Opener
 from smtp.sending.compose import Composer
-from smtp.session import Timeouts
+from smtp.session import Session, Timeouts
 from tests.smtp.tls_servers import NO_OFFER, StartTls, start_tls_server
 
 WRITTEN = (
@@ -43,6 +43,21 @@ def test_its_messages_carry_it(tls: str) -> None:
     envelope = composer.envelope(message, campaign=campaign, template=template, now=1_764_000_000_000)
     assert isinstance(envelope, Envelope)
     assert envelope.must_encrypt is (tls == "require")
+
+
+async def test_a_session_in_clear_refuses_its_messages_whoever_hands_them_over() -> None:
+    async with start_tls_server(StartTls(ehlo=NO_OFFER)) as server:
+        opener = Opener(hostname="me.example", timeouts=Timeouts(connect_s=1, command_s=1, dot_s=1))
+        session = await opener.open(Target("mx.shop.test", "127.0.0.1", server.port))
+        assert isinstance(session, Session)
+        envelope = Envelope.checked(
+            sender="b@bounces.example", recipient="ann@shop.test", data=b"\r\nx\r\n", must_encrypt=True
+        )
+        answer = await session.send(envelope, go=lambda: True)
+        await session.quit()
+    assert isinstance(answer, Reply)
+    assert (answer.stage, answer.code) == ("tls", None)
+    assert not any(line.startswith(b"MAIL") for line in server.heard)
 
 
 async def test_a_server_without_encryption_is_left_alone_by_it() -> None:
