@@ -4,11 +4,12 @@ from collections.abc import Callable, Sequence
 from typing import assert_never
 
 from policy.templates import BadContent, BadVariables, Rendered, Template
-from policy.tokens import Keys, message_id_header, return_path
+from policy.tokens import Keys, message_id_header, return_path, unsubscribe_token
+from policy.unsubscribing import link
 from schemas.sending import Campaign, OutboundMessage
 from smtp.attempts import Envelope, UnsafeEnvelope
 from smtp.dkim import Key, Signer
-from smtp.messages import Letterhead, Message, Unsendable
+from smtp.messages import Letterhead, Message, Unsendable, from_domain
 
 FindKeys = Callable[[str], Sequence[Key]]
 
@@ -27,10 +28,14 @@ class Composer:
         self, message: OutboundMessage, *, campaign: Campaign, template: Template | BadContent | None, now: int
     ) -> Envelope | Unsendable:
         """The envelope of one message, or why it cannot be sent; ``now`` is when it is sent, in ms."""
-        rendered = _rendered(template, message)
+        letterhead = self._with(campaign)
+        token = self._token(message, campaign, now) if letterhead.makes_links else None
+        if isinstance(token, Unsendable):
+            return token
+        url = link(campaign.unsubscribe_url, token) if token and campaign.unsubscribe_url else None
+        rendered = _rendered(template, message, url)
         if isinstance(rendered, Unsendable):
             return rendered
-        letterhead = self._with(campaign)
         try:
             sender = return_path(
                 self._keys,
@@ -45,7 +50,9 @@ class Composer:
             )
         except ValueError as no_host:
             return Unsendable("bad_campaign", str(no_host))
-        built = letterhead.message(rendered, to=message.address, message_id=message_id, now=now)
+        built = letterhead.message(
+            rendered, to=message.address, message_id=message_id, now=now, unsubscribe_token=token, return_path=sender
+        )
         if not isinstance(built, Message):
             return built
         data = built.data(*self._signer.signatures(built, now=now))
@@ -58,21 +65,41 @@ class Composer:
 
     def _with(self, campaign: Campaign) -> Letterhead:
         if self._letterhead is None or campaign is not self._campaign:
-            self._letterhead = Letterhead(campaign)
-            self._signer = Signer(self._find_keys(self._letterhead.from_domain))
+            keys = self._find_keys(from_domain(campaign))
+            self._letterhead = Letterhead(campaign, signed_by=keys[0].domain if keys else None)
+            self._signer = Signer(keys)
             self._campaign = campaign
         return self._letterhead
 
+    def _token(self, message: OutboundMessage, campaign: Campaign, now: int) -> str | Unsendable:
+        try:
+            return unsubscribe_token(
+                self._keys,
+                campaign=campaign.campaign,
+                message_id=message.message_id,
+                address_hash=message.address_hash,
+                sent_at=now,
+            )
+        except ValueError:
+            explain = "its address_hash is not 64 hex digits, so that nobody could unsubscribe"
+            return Unsendable("bad_address", explain)
 
-def _rendered(template: Template | BadContent | None, message: OutboundMessage) -> Rendered | Unsendable:
+
+def _rendered(
+    template: Template | BadContent | None, message: OutboundMessage, url: str | None
+) -> Rendered | Unsendable:
     """Admission has asked the same questions; the content may have changed since."""
     match template:
         case None:
             return Unsendable("unknown_content", "its content was withdrawn after the message had been admitted")
         case BadContent():
             return Unsendable("bad_content", template.explain)
+        case Template() if template.needs_link and url is None:
+            return Unsendable(
+                "no_unsubscribe_url", "its content holds {{unsubscribe_url}}, its campaign makes no links"
+            )
         case Template():
-            rendered = template.render(message.vars)
+            rendered = template.render(message.vars, unsubscribe_url=url or "")
             return Unsendable(rendered.reason, rendered.explain) if isinstance(rendered, BadVariables) else rendered
         case _:
             assert_never(template)

@@ -21,9 +21,9 @@ class Memory:
 
     ``doubtful`` are intents without a result.  ``waiting`` are the messages that the ledger holds until they are due.
     ``attempts`` are attempts made, and when the next one is due, of messages that were deferred and are held by
-    their frame (senders before version 0.2 wrote so).  ``published`` is the newest entry whose results are known
-    to be published.  The entries from ``snapshot`` on say everything; ``written``
-    results came since.
+    their frame, as senders wrote it before the ledger could hold messages.  ``published`` is the newest entry whose
+    results are known to be published.  The entries from ``snapshot`` on say everything; ``written`` results came
+    since.
     """
 
     done: Remembered = field(default_factory=Remembered)

@@ -37,7 +37,7 @@ WORKERS_PER_CONNECTION = 2  # while one message's content is on its way, the nex
 _TAKE_WITHIN_S = 0.2
 _PARK_AFTER_MS = 150_000  # a message that is not tried sooner waits in the ledger
 _PARK_IN_A_CROWD_AFTER_MS = 75_000  # above the 70 s for which those that come back may be early
-_EXPIRE_EVERY_S = 5.0
+_EXPIRE_EVERY_S = 2.0
 _MOST_FRAMES = 100
 _MESSAGES_PER_FRAME = 500  # the most that a frame holds
 

@@ -1,11 +1,14 @@
 """The sender on a real Kafka: the same contract, and what only a broker can do."""
 
+import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError
 
 from cli.kafka import EmbeddedKafka
 from policy.naming import ledger_topic, outbound_topic, sender_group
@@ -187,3 +190,77 @@ async def test_a_ledger_larger_than_one_fetch_is_read_to_its_end(world: KafkaWor
         await world.append(0, LedgerEntry(sender="s", at=1, results=results))
     async with world.edge("s-0") as (_, reader, _):
         assert sum([len(entry.results) async for _, entry in reader.read(0, start=0)]) == 20_000
+
+
+async def begin_again(world: KafkaWorld) -> None:
+    """Reset the group to the beginning of the outbound topic; nobody may be in it."""
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=world.bootstrap, group_id=sender_group(world.campaign), enable_auto_commit=False
+    )
+    await consumer.start()
+    try:
+        places = [TopicPartition(outbound_topic(world.campaign), number) for number in range(world.partitions)]
+        consumer.assign(places)
+        async with asyncio.timeout(20):
+            while True:
+                with contextlib.suppress(KafkaError):
+                    await consumer.commit(dict.fromkeys(places, 0))
+                    return
+                await asyncio.sleep(0.1)
+    finally:
+        await consumer.stop()
+
+
+async def test_entries_are_picked_wherever_they_are_and_those_that_are_gone_left_out(world: KafkaWorld) -> None:
+    for number in range(1_500):
+        entry = encode(LedgerEntry(sender=f"s-{number}", at=1)) if number in {0, 1, 700, 1_499} else b"garbage"
+        await world._producer.send(ledger_topic(world.campaign), entry, partition=0)
+    await world._producer.flush()
+    async with world.edge("s-0") as (_, ledger, _):
+        assert [one.sender async for _, one in ledger.pick(0, [0, 700, 1_499])] == ["s-0", "s-700", "s-1499"]
+        await ledger.forget(0, before=600)
+        assert [one.sender async for _, one in ledger.pick(0, [0, 1, 700])] == ["s-700"]
+        assert [at async for at, _ in ledger.read(0, start=0)] == [700, 1_499]
+        await ledger.forget(0, before=1_500)
+        assert [at async for at, _ in ledger.pick(0, [700])] == []
+
+
+async def test_a_cut_ledger_and_topics_that_are_replayed_send_nothing_twice(stage: Stage, world: KafkaWorld) -> None:
+    stage.control()
+    script = Script(rcpt=lambda line: b"451 4.3.0 later\r\n" if b"late" in line else b"250 ok\r\n")
+    async with scripted(script) as server:
+        await stage.send(*names(60))
+        await stage.send("late1", "late2", "late3")
+        async with stage.sender(server.endpoint, snapshot_after=20), world.edge("other") as (_, ledger, _):
+            await stage.has_outcomes(60)
+            async with asyncio.timeout(20):
+                while 0 in [at async for at, _ in ledger.read(0, start=0)]:  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
+        await begin_again(world)
+        await stage.send(*names(60))
+        script.rcpt = b"250 ok\r\n"
+        async with stage.sender(server.endpoint):
+            await stage.is_committed(0, 3)
+            stage.clock.advance(3600)
+            outcomes = await stage.has_outcomes(63)
+    assert set(outcomes.values()) == {"accepted"}
+    assert len(server.taken) == 63
+
+
+@pytest.mark.faults
+async def test_one_replica_four_and_one_again_send_every_message_once(stage: Stage, world: KafkaWorld) -> None:
+    stage.control(per_second=60)
+    count = 600
+    async with scripted(Script()) as server, contextlib.AsyncExitStack() as more:
+        for start in range(0, count, 20):
+            await stage.send(*names(20, start), partition=start // 20 % world.partitions)
+        async with stage.sender(server.endpoint, name="s-0"):
+            await until(lambda: len(server.taken) > 20, within_s=20)
+            for number in range(1, 4):
+                await more.enter_async_context(stage.sender(server.endpoint, name=f"s-{number}"))
+                await asyncio.sleep(1.0)
+            await more.aclose()
+            outcomes = await stage.has_outcomes(count, within_s=60)
+    assert Counter(outcomes.values()) == {"accepted": count}
+    assert len(server.taken) == count
+    assert len({frame.sender for frame in await world.results()}) > 1

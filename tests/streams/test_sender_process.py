@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import json
+import os
 import random
+import resource
 import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,7 @@ SETTINGS = Settings(outbound_partitions=2)
 ROOT = Path(__file__).parents[2]
 MESSAGES = 500
 CONNECTIONS = 10
+IN_FLIGHT = 2 * CONNECTIONS
 
 
 class Journey:
@@ -181,12 +184,12 @@ async def test_killed_again_and_again_nothing_is_lost_and_little_is_doubled(jour
     assert sum(outcomes.values()) == MESSAGES
     if in_doubt == "hold":
         assert doubled == 0
-        assert 0 < outcomes["in_doubt"] <= kills * CONNECTIONS
+        assert 0 < outcomes["in_doubt"] <= kills * IN_FLIGHT
         assert set(outcomes) == {"accepted", "in_doubt"}
     else:
         assert outcomes == {"accepted": MESSAGES}
         assert len(received) == MESSAGES
-        assert doubled <= kills * CONNECTIONS
+        assert doubled <= kills * IN_FLIGHT
 
 
 async def test_sigterm_ends_it_with_nothing_doubled_and_nothing_in_doubt(journey: Journey) -> None:
@@ -239,7 +242,7 @@ async def test_a_frozen_sender_that_wakes_up_after_it_was_replaced_sends_nothing
     outcomes = await journey.stage.has_outcomes(MESSAGES, within_s=40)
     assert set(outcomes.values()) <= {"accepted", "in_doubt"}
     assert copies(journey.server).most_common(1)[0][1] == 1
-    assert Counter(outcomes.values())["in_doubt"] <= CONNECTIONS
+    assert Counter(outcomes.values())["in_doubt"] <= IN_FLIGHT
 
 
 @pytest.mark.faults
@@ -270,6 +273,43 @@ async def test_a_broker_that_does_not_come_back_ends_the_sender_with_exit_code_3
             await asyncio.sleep(1.0)
             sent = len(journey.server.taken)
             assert await asyncio.wait_for(process.wait(), 90) == 3
-            assert len(journey.server.taken) <= sent + CONNECTIONS
+            assert len(journey.server.taken) <= sent + IN_FLIGHT
             assert journey.said("cannot go on") > 0
             await asyncio.to_thread(kafka.start)  # so that the test's own clients can close
+
+
+def freeze(kafka: EmbeddedKafka) -> None:
+    os.kill(kafka.pid, signal.SIGSTOP)
+
+
+def fill_disk(kafka: EmbeddedKafka) -> None:
+    """From now on the broker's writes fail, as on a disk without room (EFBIG in place of ENOSPC)."""
+    resource.prlimit(kafka.pid, resource.RLIMIT_FSIZE, (1, 1))
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("trouble", [freeze, fill_disk], ids=["frozen", "disk full"])
+async def test_without_a_ledger_that_can_be_written_nothing_is_sent(
+    unique: str, tmp_path: Path, trouble: Callable[[EmbeddedKafka], None]
+) -> None:
+    with EmbeddedKafka(tmp_path / "kafka", cache=default_cache()) as kafka:
+        async with on(kafka, unique, tmp_path) as journey:
+            await journey.prepare(in_doubt="hold")
+            await journey.control(may_send=True, per_second=100)
+            process = await journey.start()
+            await until(lambda: len(journey.server.taken) >= 100, within_s=20)
+            trouble(kafka)
+            sent = len(journey.server.taken)
+            await asyncio.sleep(1.0)  # what was intended before
+            last = len(journey.server.taken)
+            assert last <= sent + IN_FLIGHT
+            assert await asyncio.wait_for(process.wait(), 90) == 3
+            assert len(journey.server.taken) == last
+            assert journey.said("no acknowledgement from topic") > 0
+            await asyncio.to_thread(kafka.kill)
+            await asyncio.to_thread(kafka.start)
+            await journey.start()
+            outcomes = Counter((await journey.stage.has_outcomes(MESSAGES, within_s=60)).values())
+        assert sum(outcomes.values()) == MESSAGES
+        assert outcomes["in_doubt"] <= IN_FLIGHT
+        assert copies(journey.server).most_common(1)[0][1] == 1
