@@ -107,7 +107,7 @@ class Opener:
         if isinstance(connected, NotConnected):
             return _reply("connect", connected.text, target, began, ours=connected.ours)
         client = self._client(connected, target, relay)
-        stage: Stage = "tls" if client.use_tls else "connect"
+        stage: Stage = "connect"
         code: int | None = None
         try:
             await client.connect(timeout=self.timeouts.greeting_s)
@@ -126,6 +126,7 @@ class Opener:
             code = refused.code if 400 <= refused.code < 600 else None
             text = refused.message
         except (aiosmtplib.SMTPException, OSError, ValueError) as failed:
+            stage = "tls" if client.use_tls and _failed_to_shake_hands(failed, stage) else stage
             text = self._said(failed, stage)
         except asyncio.CancelledError:
             client.close()
@@ -187,6 +188,12 @@ class Opener:
 _PLAIN_FOR_S = 3 * 86_400.0
 _MOST_PLAIN_HOSTS = 10_000
 _STEPS: dict[Stage, str] = {"tls": "TLS", "auth": "AUTH"}  # of a smarthost: what fails here is ours to mend
+
+
+def _failed_to_shake_hands(failed: Exception, stage: Stage) -> bool:
+    """With TLS from the first byte, was there no encrypted connection over which a greeting could come?"""
+    waited = isinstance(failed.__cause__, aiosmtplib.SMTPServerDisconnected | aiosmtplib.SMTPTimeoutError)
+    return stage == "connect" and not waited
 
 
 def _failed_at_tls(opened: Session | Reply) -> bool:

@@ -47,9 +47,9 @@ class Identity:
 
 async def names_of(address: str, resolver: Resolver | None = None) -> Names:
     """Ask for the names of an address, and for the addresses of its names."""
-    resolver = resolver or dns.asyncresolver.Resolver()
     kind = "A" if ipaddress.ip_address(address).version == 4 else "AAAA"
     try:
+        resolver = resolver or dns.asyncresolver.Resolver()  # which fails where no name server is set
         ptr = await _texts(resolver, dns.reversename.from_address(address).to_text(), "PTR")
         names = tuple(name.rstrip(".").lower() for name in ptr[:MOST_NAMES])
         confirmed = []

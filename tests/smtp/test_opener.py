@@ -207,6 +207,28 @@ async def test_a_smarthost_may_speak_tls_from_the_first_byte(tmp_path: Path) -> 
     assert script.heard[1] == b"AUTH PLAIN AHNob3AAczNjcmV0\r\n"
 
 
+@pytest.mark.parametrize(
+    ("greeting", "code", "text"),
+    [
+        (b"421 4.3.2 busy\r\n", 421, "4.3.2 busy"),
+        (SILENCE, None, "no greeting within 0.2 s"),
+        (CLOSE, None, "the connection ended before the greeting"),
+    ],
+    ids=["busy", "silent", "hangs up"],
+)
+async def test_what_a_smarthost_says_for_itself_is_not_our_fault(
+    greeting: bytes, code: int | None, text: str, tmp_path: Path
+) -> None:
+    server = await asyncio.start_server(Script(greeting=greeting).serve, "127.0.0.1", 0, ssl=server_tls(tmp_path))
+    async with server:
+        where = Endpoint(*server.sockets[0].getsockname())
+        _, opens = to_relay(relay(where, tmp_path, implicit_tls=True), SHORT)
+        opened = await opens.open(Target(where.host, where.host, where.port))
+    assert isinstance(opened, Reply)
+    assert not isinstance(opened, OurFault)
+    assert (opened.stage, opened.code, opened.text) == ("connect", code, text)
+
+
 def without_starttls() -> Script:
     script = Script(ehlo=b"250-mx\r\n250 AUTH PLAIN LOGIN\r\n")
     script.auth = b"235 ok\r\n"  # type: ignore[attr-defined]
