@@ -16,7 +16,7 @@ from policy.settings import Endpoint, Settings, endpoint
 from smtp.attempts import Reply
 from smtp.credentials import Credentials, UnusableCredentials, read_credentials
 from smtp.egress.check import Check, Checked
-from smtp.egress.standing import OurFault
+from smtp.egress.outage import OurFault
 from smtp.egress.ways import Egress
 from smtp.mx import SMTP_PORT, NextHop, NextHops
 from smtp.opener import Opener

@@ -137,11 +137,11 @@ async def _send(
         )
         sender.metrics.gauge("egress_ok", "1 when the last look found the source address in order", lambda: watch.ok)
         sender.metrics.gauge(
-            "egress_held", "1 while our own way out fails", lambda: float(opener.standing.why is not None)
+            "egress_down", "1 while our own way out fails", lambda: float(opener.outage.why is not None)
         )
 
         def unready() -> str | None:
-            return watch.why or opener.standing.why or (None if sender.is_ready else _NOT_READY)
+            return watch.why or opener.outage.why or (None if sender.is_ready else _NOT_READY)
 
         async with _probed(settings, sender, unready, campaign=campaign, name=name):
             if not await _unless_ended(_named(opener, watch), ending):

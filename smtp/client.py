@@ -14,7 +14,7 @@ from typing import Protocol
 import structlog
 
 from smtp.attempts import TIMED_OUT, Attempt, Envelope, Impossible, Reply, Withheld
-from smtp.egress.standing import OurFault
+from smtp.egress.outage import OurFault
 from smtp.mx import NextHop, NextHops, Target
 from smtp.tls.demand import ENCRYPT, label
 

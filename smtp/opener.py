@@ -14,7 +14,7 @@ import structlog
 
 from policy.settings import Endpoint
 from smtp.attempts import Reply, Stage, enhanced_code, shown
-from smtp.egress.standing import OurFault, Standing
+from smtp.egress.outage import OurFault, Outage
 from smtp.egress.ways import Connected, Egress, NotConnected
 from smtp.mx import Target
 from smtp.session import Session, Timeouts
@@ -45,7 +45,7 @@ class Opener:
     egress: Egress = field(default_factory=lambda: Egress(allow_private=True))
     smarthost: Smarthost | None = None
     timeouts: Timeouts = _TIMEOUTS
-    standing: Standing = field(default_factory=Standing)
+    outage: Outage = field(default_factory=Outage)
     ca_file: Path | None = None
     tls_metrics: TlsMetrics = field(default_factory=TlsMetrics)
     _plain_until: dict[str, float] = field(default_factory=dict)  # hosts whose TLS is broken
@@ -59,9 +59,9 @@ class Opener:
             opened = await self._open(target, relay, target.tls)
         now = asyncio.get_running_loop().time()
         if isinstance(opened, OurFault):
-            self.standing.failed(opened.text, now_s=now)
+            self.outage.failed(opened.text, now_s=now)
         elif isinstance(opened, Session) or self.smarthost is None:  # a server's own trouble was found at its end
-            self.standing.worked()
+            self.outage.worked()
         if isinstance(opened, Session):
             self.tls_metrics.opened(opened.tls_policy, opened.tls)
         return opened
@@ -90,7 +90,7 @@ class Opener:
 
     def held_for_s(self) -> float:
         """Seconds for which nothing should be sent to anybody, because our own way out failed."""
-        return self.standing.held_for_s(now_s=asyncio.get_running_loop().time())
+        return self.outage.held_for_s(now_s=asyncio.get_running_loop().time())
 
     def _relay(self, target: Target) -> Smarthost | None:
         is_relay = self.smarthost is not None and Endpoint(target.host, target.port) == self.smarthost.where

@@ -16,7 +16,7 @@ mailcordon_sender_known_ids                                            message i
 mailcordon_sender_may_send                                             1 when the gate is open
 mailcordon_sender_epoch                                                newest epoch heard of
 mailcordon_sender_egress_ok                                            1 when the source address is in order
-mailcordon_sender_egress_held                                          1 while our own way out fails
+mailcordon_sender_egress_down                                          1 while our own way out fails
 ===========================================  ========================  ===============================================
 """
 

@@ -14,7 +14,7 @@ from policy.settings import Endpoint, Proxy
 from smtp.attempts import Envelope, Reply, Withheld
 from smtp.client import Bounds, SmtpMailer
 from smtp.credentials import Credentials, UnusableCredentials, read_credentials
-from smtp.egress.standing import OurFault, Standing
+from smtp.egress.outage import OurFault, Outage
 from smtp.egress.ways import Egress
 from smtp.mx import NextHops, Target
 from smtp.opener import Opener
@@ -114,18 +114,18 @@ async def test_a_greeting_may_take_its_time() -> None:
 
 
 def test_a_way_out_that_fails_is_left_alone_longer_each_time() -> None:
-    standing = Standing()
+    outage = Outage()
     holds = []
     now_s = 100.0
     for _ in range(8):
-        standing.failed("dead", now_s=now_s)
-        standing.failed("dead", now_s=now_s)  # twenty at once count as one
-        holds.append(standing.held_for_s(now_s=now_s))
+        outage.failed("dead", now_s=now_s)
+        outage.failed("dead", now_s=now_s)  # twenty at once count as one
+        holds.append(outage.held_for_s(now_s=now_s))
         now_s += holds[-1]
     assert holds == [1, 2, 4, 8, 16, 32, 60, 60]
 
-    standing.worked()
-    assert (standing.why, standing.held_for_s(now_s=now_s)) == (None, 0)
+    outage.worked()
+    assert (outage.why, outage.held_for_s(now_s=now_s)) == (None, 0)
 
 
 def envelope(domain: str) -> Envelope:
@@ -142,14 +142,14 @@ async def test_a_dead_proxy_holds_back_every_domain_and_blames_no_server() -> No
 
         assert attempt == Withheld(f"egress proxy socks5://127.0.0.1:{port}: Connection refused")
         assert 0 < mailer.closed_for_s("never-heard-of.example") <= 1
-        assert opens.standing.why == f"egress proxy socks5://127.0.0.1:{port}: Connection refused"
+        assert opens.outage.why == f"egress proxy socks5://127.0.0.1:{port}: Connection refused"
 
         async with proxy(server) as where:  # it is back, somewhere
             opens.egress = Egress(proxy=Proxy("socks5", where), allow_private=True)
             attempt = await mailer.send(envelope("one.example"), go=lambda: True)
             assert isinstance(attempt, Reply)
             assert attempt.accepted
-            assert (mailer.closed_for_s("one.example"), opens.standing.why) == (0, None)
+            assert (mailer.closed_for_s("one.example"), opens.outage.why) == (0, None)
             await mailer.close()
 
 
@@ -244,7 +244,7 @@ async def test_a_password_never_goes_in_clear(tmp_path: Path) -> None:
     assert isinstance(attempt, Withheld)
     assert attempt.text == f"smarthost {script.endpoint}, TLS: SMTP STARTTLS extension not supported by server."
     assert [line.split()[0] for line in script.heard] == [b"EHLO"]
-    assert opens.standing.why == attempt.text
+    assert opens.outage.why == attempt.text
 
 
 @pytest.mark.parametrize("implicit", [False, True], ids=["STARTTLS", "implicit TLS"])
@@ -290,7 +290,7 @@ async def test_a_refused_password_holds_mail_back_and_bounces_nothing(
     assert says in attempt.text
     assert password.password not in attempt.text
     assert mailer.closed_for_s("two.example") > 0
-    assert opens.standing.why == attempt.text
+    assert opens.outage.why == attempt.text
 
 
 async def test_only_the_smarthost_is_told_the_password(tmp_path: Path) -> None:

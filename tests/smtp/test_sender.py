@@ -12,7 +12,7 @@ from policy.naming import ledger_topic, outbound_topic
 from policy.settings import Endpoint, Proxy
 from schemas.delivery import DeliveryFrame, DeliveryResult, LedgerEntry
 from schemas.sending import OutboundMessage
-from smtp.egress.standing import Standing
+from smtp.egress.outage import Outage
 from smtp.egress.ways import Egress
 from smtp.opener import Opener
 from smtp.sending.backlog import Held, Job, Lane
@@ -246,12 +246,12 @@ async def test_while_the_proxy_is_dead_nothing_counts_and_all_goes_out_when_it_i
     stage.control()
     [port] = free_ports(1)
     dead = Egress(proxy=Proxy("socks5", Endpoint("127.0.0.1", port)), allow_private=True)
-    opener = Opener(hostname="me.example", egress=dead, standing=Standing(hold_s=0.05, hold_most_s=0.05))
+    opener = Opener(hostname="me.example", egress=dead, outage=Outage(hold_s=0.05, hold_most_s=0.05))
     async with scripted(Script()) as server:
         proxied = Socks5({("127.0.0.1", server.port): server.endpoint})
         async with stage.sender(server.endpoint, opener=opener):
             await stage.send(*names(10))
-            await until(lambda: opener.standing.why is not None)
+            await until(lambda: opener.outage.why is not None)
             async with proxy(proxied, port=port):
                 outcomes = await stage.has_outcomes(10)
     assert set(outcomes.values()) == {"accepted"}

@@ -19,7 +19,7 @@ class OurFault(Reply):
 
 
 @dataclass(slots=True, kw_only=True)
-class Standing:
+class Outage:
     """Remembers that the way out failed, and for how long it is left alone: longer each time, a minute at most."""
 
     hold_s: float = 1.0
