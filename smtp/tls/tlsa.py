@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Sequence
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import (
     Criticality,
@@ -22,6 +22,7 @@ from cryptography.x509.verification import (
 )
 
 from smtp.tls.demand import Tlsa
+from smtp.tls.der import key_of
 from smtp.tls.names import named, names_others
 
 AUTHORITY, SERVER = 2, 3
@@ -47,13 +48,7 @@ def _is_usable(record: Tlsa) -> bool:
 
 def names_it(record: Tlsa, certificate: x509.Certificate) -> bool:
     """Does the record name this certificate, or its key?"""
-    if record.selector == 0:
-        selected = certificate.public_bytes(Encoding.DER)
-    else:
-        try:
-            selected = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        except (ValueError, TypeError):  # a kind of key that cryptography does not know
-            return False
+    selected = key_of(certificate) if record.selector == 1 else certificate.public_bytes(Encoding.DER)
     match record.matching:
         case 1:
             return hashlib.sha256(selected).digest() == record.data

@@ -12,16 +12,22 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
 from policy.settings import Endpoint
 from smtp.tls.demand import Dane, Tlsa
+from smtp.tls.der import key_of
 from smtp.tls.tlsa import usable, why_not
 from smtp.tls.verdict import context_for, verdict
 from tests.smtp.authority import DAY, Identity, authority, identity
 
 HOST = "mx.example.com"
+needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="the command openssl is not installed")
 
 
 def record(usage: int, selector: int, matching: int, of: Identity) -> Tlsa:
@@ -171,6 +177,54 @@ def test_no_certificate_proves_nothing() -> None:
     assert why_not(_self(3, 1, 1, "right"), (), names=(HOST,), now=dt.datetime.now(dt.UTC)) is not None
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        rsa.generate_private_key(65537, 2048),
+        ec.generate_private_key(ec.SECP384R1()),
+        ed25519.Ed25519PrivateKey.generate(),
+    ],
+    ids=["rsa", "curve", "edwards"],
+)
+def test_the_key_is_found_where_it_stands(key: rsa.RSAPrivateKey) -> None:
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "x" * 60)])
+    now = dt.datetime.now(dt.UTC)
+    algorithm = None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + DAY)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(f"{n}.example.com") for n in range(100)]), False)
+        .sign(key, algorithm)
+    )
+    assert key_of(certificate) == key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+async def _command(*arguments: str | Path) -> None:
+    made = await asyncio.create_subprocess_exec(
+        *arguments,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    async with asyncio.timeout(10):
+        assert await made.wait() == 0
+
+
+@needs_openssl
+async def test_a_key_in_another_form_is_the_one_in_the_certificate(tmp_path: Path) -> None:
+    key, file = tmp_path / "key.pem", tmp_path / "cert.pem"
+    await _command("openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", key)
+    await _command("openssl", "ec", "-in", key, "-conv_form", "compressed", "-out", key)
+    await _command("openssl", "req", "-x509", "-new", "-key", key, "-out", file, "-subj", f"/CN={HOST}")
+    certificate = x509.load_pem_x509_certificate(file.read_bytes())
+    anew = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    assert len(key_of(certificate)) < len(anew)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file, key)
+    records = (Tlsa(3, 1, 1, hashlib.sha256(key_of(certificate)).digest()),)
+    async with tls_server(context) as server:
+        assert (await _ours(server, records), await _openssl(server, records)) == (True, True)
+
+
 @contextlib.asynccontextmanager
 async def tls_server(context: ssl.SSLContext) -> AsyncIterator[Endpoint]:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -213,7 +267,7 @@ async def _openssl(where: Endpoint, records: tuple[Tlsa, ...]) -> bool:
         return await client.wait() == 0
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="the command openssl is not installed")
+@needs_openssl
 async def test_our_verdicts_over_real_connections_are_those_of_openssl(tmp_path: Path) -> None:
     told = {}
     async with contextlib.AsyncExitStack() as stack:
