@@ -262,7 +262,10 @@ def _container(spec: SenderSpec, site: Site) -> Body:
             {"name": "MAILCORDON_SECRET_FILE", "value": f"{SECRETS}/secrets.json"},
             {"name": "MAILCORDON_SENDER_WEB", "value": f"0.0.0.0:{METRICS_PORT}"},
         ],
-        "envFrom": [{"configMapRef": {"name": site.config}}],
+        "envFrom": [  # of the same variable the last one counts: a sender may have settings of its own
+            {"configMapRef": {"name": site.config}},
+            {"configMapRef": {"name": spec.name, "optional": True}},
+        ],
         "ports": [
             {"name": "smtp", "containerPort": SMTP_PORT, "protocol": "TCP"},
             {"name": "metrics", "containerPort": METRICS_PORT, "protocol": "TCP"},

@@ -111,6 +111,15 @@ def test_signing_keys_and_passwords_are_mounted_if_there_are_any() -> None:
     assert {"name": "MAILCORDON_DKIM_FOLDER", "value": patches.DKIM} in pod["containers"][0]["env"]
 
 
+def test_a_sender_may_have_settings_of_its_own_that_win() -> None:
+    pod = patches.deployment(spec(), SITE, RUNNING, replicas=1)["spec"]["template"]["spec"]
+
+    assert pod["containers"][0]["envFrom"] == [
+        {"configMapRef": {"name": SITE.config}},
+        {"configMapRef": {"name": spec().name, "optional": True}},
+    ]
+
+
 def test_secrets_are_files_and_never_variables() -> None:
     text = json.dumps(BODIES["deployment-running"])
 
