@@ -11,7 +11,7 @@ import re
 FOLD_AT = 78  # RFC 5322 2.1.1: should not be longer
 LINE_LIMIT = 998  # RFC 5322 2.1.1: must not be longer, line end not counted
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # whatever some reader takes for the end of a line
 _FOLDS = re.compile(r"(?<=[^ ])(?= +[^ ])")
 _NAME = re.compile(r"[!-9;-~]+\Z")  # RFC 5322 3.6.8: ftext
 _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~ -]*\Z")
