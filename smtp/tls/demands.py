@@ -16,7 +16,7 @@ from policy.mta_sts import StsPolicy
 from smtp.tls.dane import Records, Resolver, Unanswered, tlsa_records
 from smtp.tls.demand import ENCRYPT, MAY, NAMES, TESTING, Dane, Demand, Label, stronger
 from smtp.tls.metrics import TlsMetrics
-from smtp.tls.secure_dns import is_secure
+from smtp.tls.secure_dns import in_ascii, is_secure
 from smtp.tls.sts import MtaSts
 
 SMTP_PORT = 25
@@ -79,7 +79,7 @@ class Demands:
     async def _tlsa(self, host: MailHost) -> Records | Unanswered | None:
         if not (self._dane and host.secure):
             return None
-        bases = dict.fromkeys((host.canonical.rstrip(".").lower(), host.name.rstrip(".").lower()))
+        bases = dict.fromkeys(in_ascii(name) or name for name in (host.canonical, host.name))
         found = await tlsa_records(self._resolver, tuple(bases), port=self._port, trusted=self._trusted)
         match found:
             case None:
@@ -99,7 +99,8 @@ class Demands:
             case Unanswered():
                 return NotToBeUsed(found.why, "dane")
             case Records() if found.usable:
-                return Dane(found.usable, tuple(dict.fromkeys((found.base, host.name, domain))))
+                names = (found.base, *(in_ascii(name) or name for name in (host.name, domain)))
+                return Dane(found.usable, tuple(dict.fromkeys(names)))
             case Records() | None:
                 asked = self._by_policy(host.name, policy)
                 if isinstance(asked, NotToBeUsed) or found is None:
@@ -111,7 +112,7 @@ class Demands:
     def _by_policy(self, host: str, policy: StsPolicy | None) -> Demand | NotToBeUsed:
         if policy is None or policy.mode == "none":
             return MAY
-        if policy.covers(host):
+        if policy.covers(in_ascii(host) or host):
             return NAMES if policy.mode == "enforce" else TESTING
         if policy.mode == "enforce":
             self._metrics.failed(NAMES)

@@ -8,10 +8,20 @@ operator says that the path to them is trusted.
 import ipaddress
 
 import dns.asyncresolver
+import dns.exception
 import dns.flags
+import dns.name
 import dns.resolver
 
 _PAYLOAD_BYTES = 1232  # fits into one packet everywhere; longer answers come by TCP
+
+
+def in_ascii(domain: str) -> str | None:
+    """The domain as name servers and certificates have it (A-labels, lower case, no last dot); None if it is none."""
+    try:
+        return dns.name.from_text(domain.rstrip(".")).to_text(omit_final_dot=True).lower()
+    except (dns.exception.DNSException, ValueError):
+        return None
 
 
 def asking_for_ad(resolver: dns.asyncresolver.Resolver) -> dns.asyncresolver.Resolver:

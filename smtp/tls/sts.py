@@ -17,6 +17,7 @@ import structlog
 from policy.mta_sts import NoPolicy, StsPolicy, policy_id
 from smtp.tls.dane import LOOKUP_TIMEOUT_S, Resolver
 from smtp.tls.metrics import TlsMetrics
+from smtp.tls.secure_dns import in_ascii
 
 log = structlog.get_logger()
 
@@ -61,10 +62,10 @@ class MtaSts:
 
     async def policy(self, domain: str) -> StsPolicy | None:
         """The policy that mail to the domain has to obey now."""
-        domain = domain.rstrip(".").lower()
-        if not _DOMAIN(domain):
+        written = in_ascii(domain)
+        if written is None or not _DOMAIN(written):
             return None
-        now = self._clock()
+        domain, now = written, self._clock()
         known = self._kept.get(domain)
         if known is None or known.look_at <= now:
             known = await self._looked(domain, known or _Kept(now), now)

@@ -9,6 +9,7 @@ from typing import assert_never
 from smtp.tls.chain import sent_chain
 from smtp.tls.demand import Dane, Demand, Encrypt, May, Names
 from smtp.tls.names import named, names_others
+from smtp.tls.secure_dns import in_ascii
 from smtp.tls.tlsa import why_not
 
 
@@ -35,7 +36,7 @@ def _context(verifies: bool, ca_file: Path | None) -> ssl.SSLContext:
 
 def asks_for(demand: Demand, host: str) -> str:
     """The name that the server is asked for in the handshake (SNI; RFC 7672 8.1, RFC 8461 7)."""
-    return demand.names[0] if isinstance(demand, Dane) else host
+    return demand.names[0] if isinstance(demand, Dane) else in_ascii(host) or host
 
 
 def verdict(demand: Demand, connection: ssl.SSLObject, host: str, *, now: dt.datetime) -> str | None:
@@ -44,10 +45,10 @@ def verdict(demand: Demand, connection: ssl.SSLObject, host: str, *, now: dt.dat
         case May() | Encrypt():
             return None
         case Names():
-            chain = sent_chain(connection)
+            chain, hosts = sent_chain(connection), (in_ascii(host) or host,)
             if not chain:
                 return "the server sent no certificate that can be read"
-            return None if named(chain[0], (host,)) else names_others(chain[0], (host,))
+            return None if named(chain[0], hosts) else names_others(chain[0], hosts)
         case Dane():
             return why_not(demand.records, sent_chain(connection), names=demand.names, now=now)
         case _:

@@ -169,6 +169,19 @@ async def test_a_domain_without_mx_is_asked_as_its_own_mail_server() -> None:
         assert await demanded(find) == {"shop.test": Dane((RECORD,), ("shop.test",))}
 
 
+async def test_a_domain_with_other_letters_is_asked_in_those_of_name_servers() -> None:
+    more: dict[tuple[str, str], str | list[str]] = {
+        ("xn--mnchen-3ya.test.", "A"): ["127.0.0.1"],
+        ("_25._tcp.xn--mnchen-3ya.test.", "TLSA"): [USABLE],
+        ("_mta-sts.xn--mnchen-3ya.test.", "TXT"): ['"v=STSv1; id=1"'],
+    }
+    sts = policy("enforce", "xn--mnchen-3ya.test")
+    async with hops(more=more, sts=sts) as (find, _):
+        assert await demanded(find, "münchen.test") == {"münchen.test": Dane((RECORD,), ("xn--mnchen-3ya.test",))}
+    async with hops(more=more, sts=sts, dane=False) as (find, _):
+        assert await demanded(find, "münchen.test") == {"münchen.test": NAMES}
+
+
 @pytest.mark.parametrize("at", ["real.test", A], ids=["at-the-canonical-name", "at-its-own-name"])
 async def test_an_aliased_host_is_asked_for_at_its_canonical_name_first(at: str) -> None:
     more: dict[tuple[str, str], str | list[str]] = {
