@@ -169,13 +169,15 @@ def machine() -> dict[str, object]:
     }
 
 
-def parser(purpose: str, examples: str, *, runs: int) -> argparse.ArgumentParser:
-    """The options that every benchmark has."""
+def parser(purpose: str, examples: str, *, runs: int | None = None) -> argparse.ArgumentParser:
+    """The options that every benchmark has; one without ``runs`` is no measurement in turns."""
     made = argparse.ArgumentParser(
         description=purpose, epilog=f"examples:\n{examples}", formatter_class=argparse.RawDescriptionHelpFormatter
     )
     made.add_argument("--json", action="store_true", help="print one JSON object as the last line")
-    made.add_argument("--runs", type=at_least_one, default=runs, metavar="N", help=f"turns of each (default {runs})")
+    if runs is not None:
+        help_ = f"turns of each (default {runs})"
+        made.add_argument("--runs", type=at_least_one, default=runs, metavar="N", help=help_)
     made.add_argument("--keep", type=Path, metavar="FOLDER", help="keep logs and data of all processes there")
     return made
 

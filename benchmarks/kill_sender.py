@@ -40,7 +40,7 @@ EXAMPLES = """\
 
 
 def main() -> None:
-    made = parser(__doc__ or "", EXAMPLES, runs=1)
+    made = parser(__doc__ or "", EXAMPLES)
     made.add_argument("--messages", type=at_least_one, default=20_000, metavar="N", help="messages (default 20,000)")
     made.add_argument("--kills", type=int, default=10, metavar="K", help="kill -9 in all (default 10)")
     made.add_argument("--seed", type=int, default=1, metavar="S", help="same seed, same course (default 1)")

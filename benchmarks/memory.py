@@ -48,7 +48,7 @@ _REST_S = 10.0
 
 
 def main() -> None:
-    made = parser(__doc__ or "", EXAMPLES, runs=1)
+    made = parser(__doc__ or "", EXAMPLES)
     made.add_argument(
         "--ledger", type=at_least_one, default=1_000_000, metavar="N", help="messages in the ledger (default 1,000,000)"
     )
