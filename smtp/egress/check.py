@@ -134,5 +134,7 @@ class Watch:
             log.warning("the source address is not as mailbox providers want it", why=checked.why, ehlo=checked.ehlo)
         elif any(one.answer == "not_checked" for one in checked.identities):
             log.warning("the source address was not checked", why=checked.why, ehlo=checked.ehlo)
+        elif not checked.identities:
+            log.info("the source address was not checked", why=checked.why, ehlo=checked.ehlo)
         else:
             log.info("the source address is in order", why=checked.why, ehlo=checked.ehlo)
