@@ -241,8 +241,13 @@ class Sender:
             self._later(job, due)
 
     def _later(self, job: Job, due: int) -> None:
-        """Wait in memory, or, if that would be for long and take others' room, in the ledger."""
+        """Wait in memory, or, if that would be for long and take others' room, in the ledger.
+
+        A message whose time is over before is looked at then.
+        """
         now = self._clock.now()
+        if job.expires_at is not None:
+            due = min(due, job.expires_at)
         is_crowded = self._lanes.unfinished * 2 > self._bounds.backlog
         if due - now >= (_PARK_IN_A_CROWD_AFTER_MS if is_crowded else _PARK_AFTER_MS) and not job.lane.is_closing:
             self._recorder.park(job, due=due)

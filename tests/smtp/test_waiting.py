@@ -290,6 +290,17 @@ async def test_who_waits_too_long_expires(stage: Stage, world: MemoryWorld, may_
     assert last.text == "its time was over before it could be sent"
 
 
+async def test_mail_for_later_that_expires_before_does_so_in_time(stage: Stage) -> None:
+    stage.control()
+    async with scripted(Script()) as server:
+        now = stage.clock.now()
+        await stage.send("ann", not_before=now + 7_200_000, expires_at=now + 3_600_000)
+        async with stage.sender(server.endpoint):
+            await stage.is_committed(0, 1)
+            stage.clock.advance(3_700)
+            assert await stage.has_outcomes(1) == {"m-ann": "expired"}
+
+
 @pytest.mark.parametrize(("in_doubt", "outcome", "copies"), [("hold", "in_doubt", 1), ("resend", "accepted", 2)])
 async def test_who_waited_and_is_in_doubt_then_is_treated_as_the_campaign_says(
     stage: Stage, in_doubt: str, outcome: str, copies: int
