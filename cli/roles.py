@@ -127,9 +127,21 @@ def sender(settings: Settings, campaign: str, name: str | None) -> None:
 @click.command(name="return-path")
 @click.option("--certificate", type=FILE, help="PEM file; with --key it offers STARTTLS.")
 @click.option("--key", type=FILE, help="PEM file of the certificate's key.")
-@setting_options("return_path", "return_path_web", "own_domains", "trap_domains", "hostname", "grace_s", "exit_with")
+@setting_options(
+    "return_path",
+    "return_path_web",
+    "unsubscribe_web",
+    "unsubscribe_certificate",
+    "unsubscribe_key",
+    "unsubscribe_plain_http",
+    "own_domains",
+    "trap_domains",
+    "hostname",
+    "grace_s",
+    "exit_with",
+)
 def return_path(settings: Settings, certificate: Path | None, key: Path | None) -> None:
-    """Listen for bounces, complaints and trap mail, and make events of them.
+    """Listen for bounces, complaints and trap mail, serve unsubscribe links, and make events of them.
 
     Takes mail for the campaigns' return path domains, --own-domains and --trap-domains, and relays nothing.  Answers
     250 only after Kafka has the event.  Reports without our signature are set aside as dead letters.

@@ -130,6 +130,11 @@ def message_ref(message_id: str) -> bytes:
     return _packed(message_id)[1]
 
 
+def name_of(reference: bytes) -> str:
+    """What stands for a message whose id was too long to travel whole."""
+    return "h-" + _base32(reference)
+
+
 class _Form(IntEnum):
     """How a message id is written into a return path."""
 

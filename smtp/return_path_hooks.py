@@ -9,6 +9,7 @@ from typing import Protocol, assert_never
 import msgspec
 import structlog
 
+from policy.unsubscribing import is_for_unsubscribing
 from schemas.dead_letters import DeadLetter
 from schemas.feedback import Feedback
 from smtp.findings import Finding, clean
@@ -17,6 +18,7 @@ from smtp.return_path_metrics import Metrics
 from smtp.return_path_session import NULL_SENDER, Envelope, ReturnPathSession, Session
 from smtp.returned import Context, Meaning, Noted, Returned, dead_letter, meanings, trap_hit
 from smtp.understand import understand
+from smtp.unsubscribing import unsubscribed_by_mail
 
 _log = structlog.get_logger()
 _REMEMBERED = 100_000
@@ -138,6 +140,8 @@ class Hooks:
             try:
                 if self._context.known.is_trap(rcpt):
                     meant = [trap_hit(returned, self._context)]
+                elif is_for_unsubscribing(rcpt):
+                    meant = [unsubscribed_by_mail(returned, self._context)]
                 else:
                     findings = understand(raw) if findings is None else findings
                     meant = meanings(returned, findings, self._context)

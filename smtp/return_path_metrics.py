@@ -6,6 +6,8 @@ mailcordon_return_path_feedback_total{kind}        feedback that Kafka has, by k
 mailcordon_return_path_repeats_total               feedback that Kafka had already and was not published again
 mailcordon_return_path_noted_total{what}           reports without a consequence: delayed, delivered, ...
 mailcordon_return_path_dead_letters_total{reason}  messages set aside, by reason
+mailcordon_return_path_unsubscribe_total{result}   requests for unsubscribe links, by answer: one-click, page, shown,
+                                                   forged, unknown_campaign, bad_request, too_many, try_later
 mailcordon_return_path_publish_seconds             how long Kafka took to acknowledge a message's records
 mailcordon_return_path_connections                 connections that are open
 """
@@ -29,6 +31,7 @@ class Metrics:
         self._repeats = self._counter("repeats", "feedback that Kafka had already")
         self._noted = self._counter("noted", "reports without a consequence", "what")
         self._dead_letters = self._counter("dead_letters", "messages set aside", "reason")
+        self._unsubscribe = self._counter("unsubscribe", "requests for unsubscribe links", "result")
         self._publish = Histogram(
             "mailcordon_return_path_publish_seconds",
             "time until Kafka had a message's records",
@@ -69,6 +72,10 @@ class Metrics:
     def dead_letter(self, reason: str) -> None:
         """A message was set aside."""
         self._dead_letters.labels(reason).inc()
+
+    def unsubscribe(self, result: str) -> None:
+        """A request for an unsubscribe link was answered."""
+        self._unsubscribe.labels(result).inc()
 
     def published_in(self, seconds: float) -> None:
         """Kafka has acknowledged."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from policy.replies import category_of, classify
-from policy.tokens import Forged, Keys, Ticket, address_hash, message_ref, read_return_path
+from policy.tokens import Forged, Keys, Ticket, address_hash, message_ref, name_of, read_return_path
 from schemas.dead_letters import DeadLetter
 from schemas.feedback import Feedback, FeedbackKind, Trap
 from smtp.findings import AutoReply, Bounce, Clues, Finding, Report, Unclear, clean, redacted
@@ -270,7 +270,7 @@ def _message_id(ticket: Ticket, message_id_header: str | None) -> str:
     named = _OUR_MESSAGE_ID.search(message_id_header or "")
     if named and message_ref(named[1]) == ticket.message_ref:
         return named[1]
-    return "h-" + base64.b32encode(ticket.message_ref).decode("ascii").rstrip("=").lower()
+    return name_of(ticket.message_ref)
 
 
 def _header(raw: bytes, name: str) -> str | None:
