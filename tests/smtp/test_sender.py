@@ -89,6 +89,20 @@ async def test_a_ledger_that_cannot_be_written_ends_the_sender_before_any_mail_f
     assert not [line for line in server.heard if line.startswith(b"MAIL")]
 
 
+async def test_while_the_ledger_does_not_answer_nothing_is_sent(stage: Stage, world: MemoryWorld) -> None:
+    stage.control()
+    async with scripted(Script()) as server:
+        await stage.send("ann")
+        async with stage.sender(server.endpoint) as running:
+            await stage.has_outcomes(1)
+            world.broker.delay_s = 60.0
+            await stage.send(*names(20))
+            await until(lambda: running.sender._lanes.in_hand == 20)
+            await asyncio.sleep(0.2)
+            assert [line for line in server.heard if line.startswith(b"MAIL")][1:] == []
+            await running.kill()
+
+
 async def test_results_that_cannot_be_published_end_the_sender_and_are_published_by_the_next(
     stage: Stage, world: MemoryWorld
 ) -> None:
