@@ -4,8 +4,10 @@ import asyncio
 import contextlib
 import datetime as dt
 import ipaddress
+import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from policy.settings import Endpoint
 
 CLOSE = b"<close>"  # hang up without a word
-SILENCE = b"<silence>"  # never answer
+SILENCE = b"<silence>"  # never answer, or not to the end
 Say = bytes | Callable[[bytes], bytes]
 
 
@@ -79,11 +81,12 @@ class Script:
             if verb == "RCPT":
                 recipient = line.partition(b"<")[2].partition(b">")[0]
             say: Say = getattr(self, verb.lower(), b"500 5.5.2 What?\r\n")
+            say = say(line) if callable(say) else say
             if not await self._answer(reader, writer, say, line):
                 return
             if verb == "QUIT":
                 return
-            if verb == "DATA" and (say(line) if callable(say) else say).startswith(b"354"):
+            if verb == "DATA" and say.startswith(b"354"):
                 data = b""
                 while not data.endswith(b"\r\n.\r\n") and data != b".\r\n":
                     data += await reader.readuntil(b"\n")
@@ -98,13 +101,86 @@ class Script:
         said = say(line) if callable(say) else say
         if said == CLOSE:
             return False
-        if said == SILENCE:
+        if said.endswith(SILENCE):
+            writer.write(said.removesuffix(SILENCE))
             while await reader.read(65_536):
                 pass
             return False
         writer.write(said)
         await writer.drain()
         return not said.startswith(b"421")
+
+
+class Raw:
+    """The server's side of one connection, for a test that decides every byte."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+        self.reader = reader
+        self.writer = writer
+        self.number = number  # of the connection, from 1
+
+    async def line(self) -> bytes:
+        """The next line that the client sent, empty when it has closed."""
+        return await self.reader.readline()
+
+    async def content(self) -> bytes:
+        """Everything up to the line with the dot."""
+        data = bytearray()
+        while not data.endswith(b"\r\n.\r\n") and data != b".\r\n":
+            data += await self.reader.readuntil(b"\n")
+        return bytes(data)
+
+    async def say(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def greet(self, *offers: str) -> None:
+        """Greeting, and the answer to EHLO."""
+        await self.say(b"220 mx.example ESMTP\r\n")
+        await self.line()
+        await self.say(ehlo(*offers))
+
+    async def until_data(self) -> None:
+        """Take MAIL, RCPT and DATA, one after the other."""
+        for said in (b"250 2.1.0 Ok\r\n", b"250 2.1.5 Ok\r\n", b"354 go ahead\r\n"):
+            await self.line()
+            await self.say(said)
+
+    async def hold(self) -> None:
+        """Read no more and say nothing until the test ends."""
+        await asyncio.get_running_loop().create_future()
+
+    def reset(self) -> None:
+        """End the connection with RST, as a crash does."""
+        self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
+
+
+def ehlo(*offers: str) -> bytes:
+    """The answer to EHLO."""
+    lines = ["mx.example", *offers]
+    return b"".join(
+        b"250%c%s\r\n" % (b" "[0] if n == len(lines) else b"-"[0], one.encode()) for n, one in enumerate(lines, 1)
+    )
+
+
+@contextlib.asynccontextmanager
+async def raw(behave: Callable[[Raw], Awaitable[None]]) -> AsyncIterator[Endpoint]:
+    """Run a server that does to each connection what the test says; a client that goes away ends it quietly."""
+    script = Script()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        script.connections += 1
+        try:
+            await behave(Raw(reader, writer, script.connections))
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    script.serve = serve  # type: ignore[method-assign]
+    async with scripted(script):
+        yield script.endpoint
 
 
 async def until(condition: Callable[[], bool], *, within_s: float = 10.0) -> None:
