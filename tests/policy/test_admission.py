@@ -3,6 +3,7 @@
 import json
 import re
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -115,8 +116,9 @@ def test_a_request_that_cannot_be_sent_is_refused_once_per_recipient(
         {"from_": Mailbox(address="news@shop.example>\r\nBcc: eve@evil.example")},
         {"from_": Mailbox(address="a, b@shop.example")},
         {"from_": Mailbox(address="@shop.example")},
+        {"unsubscribe_url": "https://u.shop.example/u>\r\nBcc: eve@evil.example"},
     ],
-    ids=["injected_return_path", "no_host_name", "injected_from", "two_mailboxes", "no_local_part"],
+    ids=["injected_return_path", "no_host_name", "injected_from", "two_mailboxes", "no_local_part", "injected_link"],
 )
 def test_a_campaign_whose_own_addresses_cannot_stand_in_a_mail_sends_nothing(wrong: dict[str, object]) -> None:
     fields = {"campaign": "spring-sale", "from_": CAMPAIGN.from_, "return_path_domain": "bounces.shop.example"} | wrong
@@ -371,3 +373,12 @@ def test_what_is_admitted_holds_no_line_break(given_recipients: list[Recipient])
 def test_admitting_twice_is_admitting_once() -> None:
     request = asked("ann@example.com", "nope", recipient(message_id=None))
     assert admitted(request) == admitted(request)
+
+
+@pytest.mark.parametrize("url", [None, "https://u.shop.example/u"], ids=["without", "with"])
+def test_a_content_with_the_link_needs_a_campaign_that_makes_links(url: str | None) -> None:
+    template = template_of(text="Leave: {{unsubscribe_url}}")
+    campaign = msgspec.structs.replace(CAMPAIGN, unsubscribe_url=url)
+    admission = admitted(asked("ann@example.com"), campaign=campaign, template=template)
+    assert [one.reason for one in admission.refused] == ([] if url else ["no_unsubscribe_url"])
+    assert len(admission.messages) == (url is not None)
