@@ -35,6 +35,8 @@ LEASE_SHARE = 0.6  # of the session time
 WRITE_WITHIN_S = 30.0  # then a broker is taken for gone
 ANSWER_WITHIN_S = 10.0
 CLOSE_WITHIN_S = 10.0
+READ_WITHIN_S = 60.0  # from the first try on
+_READ_AGAIN_S = 0.5
 _LEAP = 500  # ledger entries: reading on through fewer is cheaper than asking anew
 _NEVER_IDLE_MS = 2**31 - 1  # a sender that waits for its gate polls nothing; heartbeats and the lease say it lives
 
@@ -155,21 +157,41 @@ class KafkaLedger:
 
     @contextlib.asynccontextmanager
     async def _reader(self, place: TopicPartition) -> AsyncIterator[tuple[AIOKafkaConsumer, int]]:
-        """A consumer of one partition, at its beginning, and the partition's end."""
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._bootstrap,
-            client_id=f"{self._client_id}-ledger",
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            max_partition_fetch_bytes=BY_NAME[LEDGER].max_bytes,
-        )
+        """A consumer of one partition, at its beginning, and the partition's end.
+
+        A broker that is away for a while is waited for: what is in flight meanwhile must not end by our reading.
+        """
+        consumer, end = await self._connected(place)
         try:
-            await _within(consumer.start(), WRITE_WITHIN_S)
-            consumer.assign([place])
-            end = (await _within(consumer.end_offsets([place]), WRITE_WITHIN_S))[place]
             yield consumer, end
         finally:
             await _closed(consumer.stop())
+
+    async def _connected(self, place: TopicPartition) -> tuple[AIOKafkaConsumer, int]:
+        deadline = time.monotonic() + READ_WITHIN_S
+        while True:
+            consumer = AIOKafkaConsumer(
+                bootstrap_servers=self._bootstrap,
+                client_id=f"{self._client_id}-ledger",
+                enable_auto_commit=False,
+                auto_offset_reset="earliest",
+                max_partition_fetch_bytes=BY_NAME[LEDGER].max_bytes,
+            )
+            try:
+                await _within(consumer.start(), WRITE_WITHIN_S)
+                consumer.assign([place])
+                end: int = (await _within(consumer.end_offsets([place]), WRITE_WITHIN_S))[place]
+            except (KafkaError, OSError, TimeoutError) as away:
+                await _closed(consumer.stop())
+                if time.monotonic() > deadline:
+                    raise
+                log.info("ledger cannot be read, trying again", topic=self.topic, cause=str(away)[:300])
+                await asyncio.sleep(_READ_AGAIN_S)
+            except BaseException:
+                await _closed(consumer.stop())
+                raise
+            else:
+                return consumer, end
 
     @staticmethod
     def _entry(record: ConsumerRecord) -> LedgerEntry | None:

@@ -21,6 +21,7 @@ if __name__ == "__main__":
         hostname="me.example",
         connections=given["connections"],
         grace_s=10,
+        retries=(2,),
     )
     work = run_sender(
         settings,

@@ -245,15 +245,30 @@ async def test_a_frozen_sender_that_wakes_up_after_it_was_replaced_sends_nothing
     assert Counter(outcomes.values())["in_doubt"] <= IN_FLIGHT
 
 
+def first_deferred() -> Callable[[bytes], bytes]:
+    """A server that lets half of the recipients come again."""
+    came: set[bytes] = set()
+
+    def answer(line: bytes) -> bytes:
+        if line.partition(b"@")[0][-1:] in b"02468" and line not in came:
+            came.add(line)
+            return b"451 4.3.0 later\r\n"
+        return b"250 ok\r\n"
+
+    return answer
+
+
 @pytest.mark.faults
 async def test_a_broker_that_is_killed_and_comes_back_loses_and_doubles_nothing(unique: str, tmp_path: Path) -> None:
     with EmbeddedKafka(tmp_path / "kafka", cache=default_cache()) as kafka:
         async with on(kafka, unique, tmp_path) as journey:
+            journey.server.rcpt = first_deferred()
             await journey.prepare(in_doubt="hold")
             await journey.control(may_send=True, per_second=100)
             process = await journey.start()
             await until(lambda: len(journey.server.taken) >= 100, within_s=20)
             await asyncio.to_thread(kafka.kill)
+            await asyncio.sleep(4.0)  # deferred messages become due meanwhile
             await asyncio.to_thread(kafka.start)
             outcomes = await journey.stage.has_outcomes(MESSAGES, within_s=60)
             assert process.returncode is None
