@@ -67,16 +67,17 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The figures, and whether they are what they must be."""
+    """The figures, and whether they are what they must be: nothing lost, nothing told twice, the rest within bounds."""
 
     figures: dict[str, int | float]
     policy: InDoubt
 
     @property
     def is_right(self) -> bool:
-        """Nothing lost, nothing told twice, and no more doubled than may be."""
+        """Is everything as it must be?"""
         told = self.figures
-        return not told["lost"] and not told["finals_twice"] and told["doubled"] <= told["doubled_bound"]
+        bounded = told["doubled"] <= told["doubled_bound"] and told["in_doubt"] <= told["in_doubt_bound"]
+        return not told["lost"] and not told["finals_twice"] and bounded
 
 
 def steps(course: Course) -> list[Step]:
@@ -281,13 +282,15 @@ class Run:
 
     def _outcome(self, seconds: float) -> Outcome:
         account, resends = self._account, self._course.policy == "resend"
+        uncertain = self._in_flight_at_kills + account.replies_lost
         figures: dict[str, int | float] = {
             "messages": self._course.messages,
             "received": sum(map(bool, account.received)),
             "lost": account.lost,
             "doubled": account.doubled,
-            "doubled_bound": self._in_flight_at_kills + account.replies_lost if resends else 0,
+            "doubled_bound": uncertain if resends else 0,
             "in_doubt": account.in_doubt,
+            "in_doubt_bound": 0 if resends else uncertain,
             "in_doubt_received": account.in_doubt_received,
             "finals_twice": account.finals_twice,
             "kills": self._kills.total(),

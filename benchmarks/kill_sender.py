@@ -12,7 +12,8 @@ doubled        copies beyond the first in the server's file
 doubled_bound  what may be doubled: with --policy resend, the messages that can be in flight at a sender (two for each
                connection) for each kill of a sender, and of each sender that runs when the broker is killed; and the
                replies that --drop has lost.  With --policy hold 0
-in_doubt       messages whose final outcome is `in_doubt`; with hold, most of them have arrived
+in_doubt       messages whose final outcome is `in_doubt`; in_doubt_received of them have arrived all the same
+in_doubt_bound with --policy hold what doubled_bound is with resend, else 0
 finals_twice   messages with more than one final record; must be 0
 kills          kill -9 in all, and by role
 

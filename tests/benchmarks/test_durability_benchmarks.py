@@ -88,9 +88,10 @@ def test_the_account_sees_what_is_lost_doubled_and_told_twice(tmp_path: Path) ->
     assert (account.final, account.lines, account.replies_lost) == (6, 5, 1)
 
 
-@pytest.mark.parametrize("wrong", [{"lost": 1}, {"finals_twice": 1}, {"doubled": 3}], ids=str)
+@pytest.mark.parametrize("wrong", [{"lost": 1}, {"finals_twice": 1}, {"doubled": 3}, {"in_doubt": 2}], ids=str)
 def test_a_run_that_is_not_right_says_so(wrong: dict[str, int]) -> None:
     right: dict[str, int | float] = {"lost": 0, "finals_twice": 0, "doubled": 2, "doubled_bound": 2}
+    right |= {"in_doubt": 1, "in_doubt_bound": 1}
 
     assert Outcome(right, "resend").is_right
     assert not Outcome(right | wrong, "resend").is_right
