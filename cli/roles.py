@@ -106,6 +106,7 @@ def controller(settings: Settings) -> None:
     "dkim_folder",
     "sender_web",
     "providers",
+    "shaping_file",
     "exit_with",
 )
 def sender(settings: Settings, campaign: str, name: str | None) -> None:

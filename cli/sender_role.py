@@ -20,6 +20,7 @@ from cli.targets import announced
 from policy.naming import campaign_name
 from policy.providers import Providers
 from policy.settings import Endpoint, Settings
+from policy.shaping import Shaping, WrongShaping
 from policy.tokens import Keys
 from schemas.topics import CAMPAIGNS, CONTENTS, CONTROL, SUPPRESSIONS
 from smtp.client import Bounds as HopBounds
@@ -83,6 +84,7 @@ async def _send(
     end: Callable[[], Awaitable[None]],
 ) -> None:
     metrics = SenderMetrics()
+    shaping, providers = _shaping(settings.shaping_file), Providers(settings.providers)
     tls = encryption(settings, metrics.registry)
     opener = Opener(
         hostname="localhost",
@@ -119,12 +121,15 @@ async def _send(
                     allow_private=settings.allow_private_mx,
                     resolver=tls.resolver,
                     tls=tls.demands,
+                    providers=providers,
+                    must_encrypt=lambda provider: shaping.of(provider).tls == "require",
                 ),
                 opener,
                 bounds=HopBounds(sessions=settings.connections),
+                shaping=shaping,
             ),
             composer=Composer(keys, find_keys=find_keys),
-            providers=Providers(settings.providers),
+            providers=providers,
             clock=SteadyClock(),
             jitter=lambda: random.uniform(-1.0, 1.0),
             metrics=metrics,
@@ -151,6 +156,15 @@ async def _send(
                 keeping = tasks.create_task(watch.keep())
                 await sender.run()
                 keeping.cancel()
+
+
+def _shaping(file: Path | None) -> Shaping:
+    try:
+        return Shaping(file.read_text(encoding="utf-8") if file is not None else "")
+    except (OSError, UnicodeDecodeError) as cannot:
+        raise WrongUse(f"shaping_file {file} cannot be read: {cannot}") from cannot
+    except WrongShaping as wrong:
+        raise WrongUse(f"shaping_file {file}: {wrong}") from wrong
 
 
 _NOT_READY = "no partitions, or their ledgers are not read yet"

@@ -1,11 +1,17 @@
-"""Providers: who takes the mail of a domain.  The domains are data, in ``providers.toml`` beside this module."""
+"""Providers: who takes the mail of a domain.  The table is data, ``providers.toml`` beside this module.
+
+A domain that is listed is its provider's, whatever its mail servers are called.  Any other belongs to whoever runs
+the mail servers: a company's domain at Google's servers is subject to Google's rules.
+"""
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 OTHER = "other"
+_MX = "mx"
 
 
 class Providers:
@@ -16,22 +22,55 @@ class Providers:
     def __init__(self, extra: Mapping[str, str]) -> None:
         self._by_domain = {**shipped(), **{domain.lower(): provider for domain, provider in extra.items()}}
 
-    def of(self, domain: str) -> str:
-        """The provider's short name, ``other`` for a domain that is not listed; upper case and a final dot are read."""
+    def of(self, domain: str, mx_hosts: Sequence[str] = ()) -> str:
+        """The provider's short name; ``other`` if neither the domain nor its mail servers are known.
+
+        ``mx_hosts`` are the servers of the domain's best preference.  Upper case and a final dot are read.
+        """
         found = self._by_domain.get(domain)
         if found is None:
-            found = self._by_domain.get(domain.lower().removesuffix("."), OTHER)
+            found = self._by_domain.get(_plain(domain))
+        if found is None:
+            found = next((by_host for host in mx_hosts if (by_host := of_host(host)) is not None), OTHER)
         return found
+
+
+def of_host(host: str) -> str | None:
+    """Whose mail server is it?  Compared at the borders of labels; the longest suffix that is listed decides."""
+    suffixes, name = shipped_suffixes(), _plain(host)
+    while name:
+        if (provider := suffixes.get(name)) is not None:
+            return provider
+        name = name.partition(".")[2]
+    return None
 
 
 @cache
 def shipped() -> Mapping[str, str]:
     """Domain to provider as shipped; a domain that is listed twice is refused."""
-    listed: dict[str, str] = {}
-    table = tomllib.loads(files("policy").joinpath("providers.toml").read_text(encoding="utf-8"))
-    for provider, domains in table.items():
-        for domain in domains:
-            if domain in listed:
-                raise ValueError(f"providers.toml: {domain} is listed under {listed[domain]} and {provider}")
-            listed[domain] = provider
-    return listed
+    return _turned({provider: listed for provider, listed in _table().items() if provider != _MX})
+
+
+@cache
+def shipped_suffixes() -> Mapping[str, str]:
+    """End of a mail server's name to provider, as shipped."""
+    return _turned(_table()[_MX])
+
+
+@cache
+def _table() -> dict[str, Any]:  # Any: TOML; _turned refuses what is no list of names
+    return tomllib.loads(files("policy").joinpath("providers.toml").read_text(encoding="utf-8"))
+
+
+def _turned(table: Mapping[str, Sequence[str]]) -> Mapping[str, str]:
+    turned: dict[str, str] = {}
+    for provider, names in table.items():
+        for name in names:
+            if name in turned:
+                raise ValueError(f"providers.toml: {name} is listed under {turned[name]} and {provider}")
+            turned[name] = provider
+    return turned
+
+
+def _plain(name: str) -> str:
+    return name.lower().removesuffix(".")

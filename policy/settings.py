@@ -197,6 +197,9 @@ class Settings:
         False, _flag, "may mail go to loopback and private addresses found by MX look-up?"
     )
     providers: Mapping[str, str] = _setting({}, pairs, "more domains of mailbox providers", "domain=provider,…")
+    shaping_file: Path | None = _setting(
+        None, Path, "own limits per provider, TOML, laid over policy/shaping.toml", "path"
+    )
     own_domains: tuple[str, ...] = _setting(
         (), names, "domains the return path takes mail for, beside the campaigns' return path domains", "domain,…"
     )

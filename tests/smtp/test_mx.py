@@ -79,7 +79,15 @@ async def hops(
     resolver.port = transport.get_extra_info("sockname")[1]
     resolver.timeout = 0.2
     try:
-        yield NextHops(allow_private=allow_private, resolver=_Hasty(resolver), chance=random.Random(seed)), server
+        yield (
+            NextHops(
+                allow_private=allow_private,
+                resolver=_Hasty(resolver),
+                chance=random.Random(seed),
+                ask_again_after_s=0.0,
+            ),
+            server,
+        )
     finally:
         transport.close()
 
@@ -182,8 +190,12 @@ async def test_failures_are_remembered_for_a_short_time() -> None:
 
 def test_routes_come_before_the_name_servers_the_exact_one_first() -> None:
     find = NextHops({"*": Endpoint("127.0.0.1", 2525), "example.com": Endpoint("127.0.0.1", 2526)})
-    assert find.known("example.com") == NextHop("127.0.0.1:2526", (Target("127.0.0.1", "127.0.0.1", 2526),))
-    assert find.known("sub.example.com") == NextHop("127.0.0.1:2525", (Target("127.0.0.1", "127.0.0.1", 2525),))
+    assert find.known("example.com") == NextHop(
+        "127.0.0.1:2526", (Target("127.0.0.1", "127.0.0.1", 2526),), is_fixed=True
+    )
+    assert find.known("sub.example.com") == NextHop(
+        "127.0.0.1:2525", (Target("127.0.0.1", "127.0.0.1", 2525),), is_fixed=True
+    )
 
 
 @pytest.mark.parametrize(
