@@ -1,8 +1,12 @@
 """The return path with a real Kafka behind it, joined as the role joins it."""
 
 import asyncio
+import ssl
+import sys
+from pathlib import Path
 from typing import Any
 
+import aiohttp
 import aiokafka
 import pytest
 from aiokafka import TopicPartition
@@ -18,7 +22,10 @@ from schemas.feedback import Feedback
 from schemas.topics import DEAD_LETTERS, FEEDBACK
 from smtp.gate import Limits
 from streams.topics import create
+from tests.agents.plant import ROOT, free_port
+from tests.smtp.authority import identity
 from tests.smtp.mailroom import OTHER_KEYS, running, signed
+from tests.smtp.test_unsubscribe_web import written
 from tests.smtp.wire import FIXTURES, Wire
 
 UNKNOWN_USER = (FIXTURES / "samples/1-dsn-userunknown.eml").read_bytes()
@@ -72,3 +79,35 @@ async def test_without_a_broker_the_peer_keeps_the_message(kafka: EmbeddedKafka)
         wire.close()
 
     assert said.startswith("451 4.3.0")
+
+
+async def test_the_role_serves_unsubscribe_links_by_https_until_it_is_told_to_end(
+    kafka: EmbeddedKafka, tmp_path: Path
+) -> None:
+    await create(kafka.bootstrap, Settings())
+    one = identity("u.shop.example")
+    certificate, key = written(one, tmp_path)
+    port = free_port()
+    role = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "cli", "return-path", "--kafka", kafka.bootstrap, "--data", str(tmp_path)),
+        *("--return-path", "127.0.0.1:0", "--return-path-web", "127.0.0.1:0", "--unsubscribe-web", f"127.0.0.1:{port}"),
+        *("--unsubscribe-certificate", str(certificate), "--unsubscribe-key", str(key)),
+        cwd=ROOT,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    tls = ssl.create_default_context(cadata=one.pem.decode())
+    try:
+        async with aiohttp.ClientSession() as http, asyncio.timeout(30):
+            while True:
+                try:
+                    url = f"https://127.0.0.1:{port}/u/made-up"
+                    async with http.post(url, ssl=tls, server_hostname="u.shop.example") as answer:
+                        status = answer.status
+                    break
+                except aiohttp.ClientConnectorError:
+                    await asyncio.sleep(0.1)
+    finally:
+        role.terminate()
+        _, said = await asyncio.wait_for(role.communicate(), 30)
+
+    assert (status, role.returncode) == (404, 0), said.decode()
