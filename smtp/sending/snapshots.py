@@ -17,6 +17,7 @@ from schemas.codec import encoded_size
 from schemas.delivery import Parked, RememberedIds, Snapshot
 from smtp.sending.backlog import Lane
 from smtp.sending.done import DoneIds, id_hash, little_endian
+from smtp.sending.memory import Memory
 from smtp.sending.ports import Clock, Ledger
 from smtp.sending.recorder import PartitionLost, Recorder
 
@@ -57,11 +58,15 @@ class Snapshots:
                 if not lane.is_open or lane.is_closing:
                     continue
                 try:
-                    if lane.memory.written >= self._after:
+                    if self._is_due(lane.memory):
                         await self._take(lane)
                     await self._forget(lane)
                 except PartitionLost:
                     log.info("snapshot given up with its partition", partition=lane.partition)
+
+    def _is_due(self, memory: Memory) -> bool:
+        """Has some times more been written than a snapshot costs?  An id takes 11 octets, a result some hundreds."""
+        return memory.written >= max(self._after, len(memory.done) // 8, 2 * len(memory.waiting))
 
     async def _take(self, lane: Lane) -> None:
         memory, since = lane.memory, lane.memory.next_offset
