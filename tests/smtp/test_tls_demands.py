@@ -18,6 +18,7 @@ from smtp.tls.demands import Demands
 from smtp.tls.secure_dns import is_secure
 from smtp.tls.sts import MtaSts
 from tests.smtp.authority import Identity, authority, identity
+from tests.smtp.servers import until
 from tests.smtp.tls_servers import NO_OFFER, SERVFAIL, SILENCE, SignedZone, StartTls, signed_zone, start_tls_server
 
 A, B = "mx1.shop.test", "mx2.shop.test"
@@ -192,6 +193,18 @@ async def test_an_aliased_host_is_asked_for_at_its_canonical_name_first(at: str)
     async with hops(more=more, without=((f"{A}.", "A"),)) as (find, _):
         names = tuple(dict.fromkeys((at, A, "shop.test")))
         assert await demanded(find) == {A: Dane((RECORD,), names), B: MAY}
+
+
+async def test_hosts_that_must_not_be_used_any_more_are_not_served_from_memory() -> None:
+    now = 0.0
+    async with hops() as (find, zone):
+        find.clock = lambda: now
+        assert await demanded(find) == {A: MAY, B: MAY}
+        zone.records |= {(f"_25._tcp.{host}.", "TLSA"): SERVFAIL for host in (A, B)}
+        now = 3_000.0
+        await find.find("shop.test")  # served once more while it is asked again
+        await until(lambda: not find._asking)
+        assert await demanded(find) == f"no secure answer for the TLSA records of {B}: NoNameservers"
 
 
 async def test_sessions_of_different_demands_have_different_hops() -> None:
