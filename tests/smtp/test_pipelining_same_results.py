@@ -44,15 +44,17 @@ class Server:
 
     async def behave(self, wire: Raw) -> None:
         await wire.greet(*self.offers)
-        number, wanted = -1, True
+        number, wanted, begun = -1, True, False
         while line := await wire.line():
             verb = line.split()[0].upper() if line.split() else b""
             if verb == b"RSET":
-                said = self.rset
+                said, begun = self.rset, False
+            elif verb == b"MAIL" and begun:
+                said, wanted = b"503 5.5.1 nested MAIL\r\n", False  # as Postfix does
             elif verb == b"MAIL":
                 number, wanted = int(line.partition(b"<b")[2].partition(b"@")[0]), True
                 said = self.plans[number][0]
-                wanted = said.startswith(b"2")
+                begun = wanted = said.startswith(b"2")
             elif verb == b"RCPT":
                 said = self.plans[number][1] if wanted else b"503 5.5.1 MAIL first\r\n"
                 wanted = wanted and said.startswith(b"2")
@@ -66,6 +68,7 @@ class Server:
                 return
             if verb == b"DATA" and said.startswith(b"354") and not await self._content(wire, number):
                 return
+            begun = begun and not (verb == b"DATA" and said.startswith(b"354"))
             if verb == b"QUIT" or said.startswith(b"421"):
                 return
 
@@ -121,8 +124,13 @@ async def _attempts(server: Server, *, at_once: int, sessions: int = 1) -> list[
 def _said(attempt: Attempt) -> tuple[object, ...]:
     """What a result is made of, without where and when."""
     if isinstance(attempt, Reply):
-        return ("reply", attempt.stage, attempt.code, attempt.enhanced, attempt.text, attempt.accepted)
-    return (type(attempt).__name__, attempt.text if isinstance(attempt, Uncertain) else "")
+        return ("reply", attempt.stage, attempt.code, attempt.enhanced, _text(attempt), attempt.accepted)
+    return (type(attempt).__name__, _text(attempt) if isinstance(attempt, Uncertain) else "")
+
+
+def _text(attempt: Reply | Uncertain) -> str:
+    """A server that hangs up while more is on its way to it looks like one that was reset: that is up to the kernel."""
+    return "Connection lost" if attempt.text.startswith("Connection lost") else attempt.text
 
 
 # ---- scripts
@@ -157,7 +165,6 @@ def _plan(*others: bytes) -> st.SearchStrategy[Plan]:
 
 
 any_plans = st.lists(_plan(*CLEAR, *UNCLEAR), min_size=1, max_size=6)
-clear_plans = st.lists(_plan(*CLEAR), min_size=1, max_size=6)
 
 
 # ---- laws
@@ -204,11 +211,10 @@ def test_messages_travel_behind_each_other_where_pipelining_is_offered() -> None
 
 
 @settings(max_examples=150)
-@given(plans=clear_plans, at_once=st.integers(2, 4))
+@given(plans=any_plans, at_once=st.integers(2, 4))
 def test_messages_at_the_same_time_have_the_same_results_with_and_without_pipelining(
     plans: list[Plan], at_once: int
 ) -> None:
-    """What the server says clearly of each message is its result, however the messages travel."""
     plain = asyncio.run(_attempts(Server(plans, ()), at_once=at_once))
     pipelined = asyncio.run(_attempts(Server(plans, ("PIPELINING",)), at_once=at_once))
     assert [_said(one) for one in pipelined] == [_said(one) for one in plain]
