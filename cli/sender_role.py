@@ -129,7 +129,6 @@ async def _send(
                 shaping=shaping,
             ),
             composer=Composer(keys, find_keys=find_keys),
-            providers=providers,
             clock=SteadyClock(),
             jitter=lambda: random.uniform(-1.0, 1.0),
             metrics=metrics,

@@ -6,7 +6,7 @@ what may follow: a :class:`Reply` says what happened, an :class:`Impossible` say
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -135,11 +135,48 @@ class Withheld:
 Attempt = Reply | Uncertain | Impossible | Withheld
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How one group stands; ``suspended`` is the category of the replies for which it gets nothing now.
+
+    ``per_second`` is 0 when there is no limit; ``back_offs`` were made since the start.
+    """
+
+    provider: str
+    sessions: int
+    connections: int
+    per_second: float
+    suspended: str | None
+    back_offs: int
+
+
 class Mailer(Protocol):
     """Whatever can deliver one message to one recipient."""
 
     async def send(self, envelope: Envelope, *, go: Callable[[], bool]) -> Attempt:
         """Try once; ``go`` is asked directly before every MAIL FROM."""
+
+    def provider_of(self, domain: str) -> str:
+        """Who takes the mail of a domain, as far as it is known."""
+
+    def group_of(self, domain: str) -> str | None:
+        """What limits a domain's mail; None while its servers are unknown and :meth:`look_up` should be called."""
+
+    async def look_up(self, domain: str) -> None:
+        """Find out where mail for a domain goes; afterwards it has a group."""
+
+    def admit(self, group: str) -> float:
+        """Take one message's turn: 0 when it may be sent now, else the seconds after which to ask again."""
+
+    def capacity(self, group: str) -> int:
+        """How many of a group's messages are worth being in hand."""
+
+    @property
+    def is_alone(self) -> bool:
+        """Has all mail so far been for the same group, so that there is nobody to leave room for?"""
+
+    def standings(self) -> Iterable[Standing]:
+        """How each group stands, for metrics."""
 
     def closed_for_s(self, domain: str) -> float:
         """Seconds for which this domain's servers are better left alone; 0 when they may be tried."""

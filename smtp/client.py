@@ -20,7 +20,7 @@ from typing import Protocol
 import structlog
 
 from policy.shaping import Shaping
-from smtp.attempts import TIMED_OUT, Attempt, Envelope, Impossible, Reply, Withheld
+from smtp.attempts import TIMED_OUT, Attempt, Envelope, Impossible, Reply, Standing, Withheld
 from smtp.egress.outage import OurFault
 from smtp.mx import NextHop, NextHops, Target
 from smtp.pools import UNREACHED, DeadAddresses, Group, Hop, Pools, is_no
@@ -182,8 +182,9 @@ class SmtpMailer:
             return held_s
         now = _now()
         limits = known.limits(now)
-        if limits.suspended_until > now:
-            return limits.suspended_until - now
+        until = max(limits.suspended_until, known.closed_until)
+        if until > now:
+            return until - now
         return known.bucket.take(per_second=limits.per_second, now_s=now)
 
     def capacity(self, group: str) -> int:
@@ -222,7 +223,7 @@ class SmtpMailer:
             until = max(until, group.limits(now).suspended_until)
         return max(held_s, until - now) if until else held_s
 
-    def standings(self) -> "Iterator[Standing]":
+    def standings(self) -> Iterator[Standing]:
         """How each group stands, for metrics."""
         now = _now()
         for group in self._pools.groups.values():
@@ -516,20 +517,10 @@ class SmtpMailer:
         hop.troubles = min(hop.troubles + 1, 30)
         hop.is_reached = False
         hop.closed_until = now + wait_s
+        if hop.group.shape.limits == "next_hop":
+            hop.group.closed_until = hop.closed_until
         hop.group.back_offs += 1
         log.info("next hop is left alone for a while", hop=hop.name, wait_s=wait_s)
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """How one group stands; ``suspended`` is the category of the replies for which it is."""
-
-    provider: str
-    sessions: int
-    connections: int
-    per_second: float
-    suspended: str | None
-    back_offs: int
 
 
 _CUT = Reply(stage="connect", text="cut off while connecting: the sender is stopping")

@@ -35,6 +35,7 @@ class Group:
     sessions: int = 0
     plain: int = 0  # sessions without PIPELINING
     back_offs: int = 0
+    closed_until: float = 0.0
     bucket: Bucket = field(default_factory=Bucket)
     _limits: Limits | None = None
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from policy.providers import Providers
 from policy.retries import PLAN_S
 from schemas.delivery import DeliveryResult
 from schemas.sending import Campaign
@@ -46,7 +45,6 @@ class Delivery:
         composer: Composer,
         mailer: Mailer,
         recorder: Recorder,
-        providers: Providers,
         clock: Clock,
         jitter: Callable[[], float],
         metrics: SenderMetrics,
@@ -60,7 +58,6 @@ class Delivery:
         self._composer = composer
         self._mailer = mailer
         self._recorder = recorder
-        self._providers = providers
         self._clock = clock
         self._jitter = jitter
         self._metrics = metrics
@@ -188,6 +185,6 @@ class Delivery:
             message_id=job.message.message_id,
             address_hash=job.message.address_hash,
             number=job.attempts + 1 if number is None else number,
-            provider=self._providers.of(job.domain),
+            provider=self._mailer.provider_of(job.domain),
             now=self._clock.now(),
         )

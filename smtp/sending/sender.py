@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import structlog
 
 from policy.naming import outbound_topic
-from policy.providers import Providers
 from policy.retries import PLAN_S
 from schemas.codec import Malformed
 from schemas.delivery import DeliveryResult, Position
@@ -58,11 +57,6 @@ class Bounds:
     deaf_after_s: float = 5.0
 
     @property
-    def per_domain(self) -> int:
-        """Most messages of one domain under way, so that one that answers slowly leaves room for the others."""
-        return max(1, self.workers - self.workers // 4)
-
-    @property
     def workers(self) -> int:
         """Most messages under way."""
         return self.connections * WORKERS_PER_CONNECTION
@@ -82,7 +76,6 @@ class Sender:
         board: Board,
         mailer: Mailer,
         composer: Composer,
-        providers: Providers,
         clock: Clock,
         jitter: Callable[[], float],
         bounds: Bounds = Bounds(),
@@ -94,7 +87,7 @@ class Sender:
         self._bounds = bounds
         self.metrics = metrics or SenderMetrics()
         self.gate = Gate(campaign, board, clock, deaf_after_s=bounds.deaf_after_s)
-        self._backlog = Backlog(per_domain=bounds.per_domain)
+        self._backlog = Backlog(mailer, later=self._later)
         self._recorder = Recorder(
             campaign=campaign,
             sender=name,
@@ -133,7 +126,6 @@ class Sender:
             composer=composer,
             mailer=mailer,
             recorder=self._recorder,
-            providers=providers,
             clock=clock,
             jitter=jitter,
             metrics=self.metrics,
@@ -178,6 +170,7 @@ class Sender:
                     task.cancel()
         finally:
             await self._inbox.stop()
+            await self._backlog.close()
             await self._mailer.close()
 
     async def _finish(self, workers: Sequence["asyncio.Task[None]"]) -> None:
@@ -248,29 +241,41 @@ class Sender:
         now = self._clock.now()
         if job.expires_at is not None:
             due = min(due, job.expires_at)
-        is_crowded = self._lanes.unfinished * 2 > self._bounds.backlog
-        if due - now >= (_PARK_IN_A_CROWD_AFTER_MS if is_crowded else _PARK_AFTER_MS) and not job.lane.is_closing:
+        if due - now >= (_PARK_IN_A_CROWD_AFTER_MS if self._is_crowded else _PARK_AFTER_MS) and not job.lane.is_closing:
             self._recorder.park(job, due=due)
         else:
             self._backlog.put(job, due=due, now=now)
 
     async def _expire(self) -> None:
-        """While nothing may be sent, time goes on: settle what is too old, for ever.  (An open gate's workers do.)"""
+        """While nothing may be sent, time goes on: settle what is too old, for ever.  (An open gate's workers do.)
+
+        While it is open, what slow groups will not need soon makes room for what is behind it in the topic.
+        """
         while True:
             await self._clock.sleep(_EXPIRE_EVERY_S)
             if self.gate.closed() is not None:
                 for job in self._backlog.sweep(self._delivery.is_too_old):
                     self._delivery.conclude_expired(job)
+            elif self._is_crowded or self._lanes.resumed * 8 > self._bounds.backlog:
+                put_off = self._backlog.put_off_slow(self._clock.now(), since_s=_EXPIRE_EVERY_S)
+                if put_off:
+                    log.info("messages of slow groups wait in the ledger", messages=put_off)
+
+    @property
+    def _is_crowded(self) -> bool:
+        return self._lanes.unfinished * 2 > self._bounds.backlog
 
     async def _work(self, number: int) -> None:
         """One of as many workers as there may be connections."""
         while not self._stopping.is_set():
-            if self.gate.closed() is not None or number >= self.gate.connections * WORKERS_PER_CONNECTION:
+            connections = min(self.gate.connections, self._bounds.connections)
+            workers = connections * WORKERS_PER_CONNECTION
+            if self.gate.closed() is not None or number >= workers:
                 await self._clock.sleep(LOOK_AGAIN_S)
                 continue
-            self._mailer.limit(self.gate.connections)
+            self._mailer.limit(connections)
             now = self._clock.now()
-            job = self._backlog.take(now)
+            job = self._backlog.take(now, workers=workers)
             if job is None:
                 await self._backlog.wait(now, at_most_s=0.5)
                 continue
@@ -281,7 +286,7 @@ class Sender:
                 pass  # its new owner sends it
             finally:
                 job.lane.workers -= 1
-                self._backlog.give_back(job.domain)
+                self._backlog.give_back(job)
 
     def _recorded(self, job: Job, result: DeliveryResult) -> None:
         """A result is safe in the ledger; a message that was taken and not tried is next again."""
@@ -292,6 +297,7 @@ class Sender:
         gauge = self.metrics.gauge
         gauge("backlog", "messages in memory that are not final", lambda: self._lanes.unfinished + self._lanes.resumed)
         gauge("parked", "messages that wait in the ledger", lambda: self._lanes.parked)
+        self.metrics.groups(self._mailer.standings)
         gauge("in_flight", "messages that workers have in hand", lambda: self._lanes.in_hand)
         gauge("known_ids", "message ids that will never be sent again", lambda: self._lanes.known_ids)
         gauge("may_send", "1 when the gate is open", lambda: float(self.gate.closed() is None))

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 import pytest
 
 from policy.naming import outbound_topic
-from policy.providers import Providers
 from policy.settings import Endpoint
 from policy.tokens import Keys, read_return_path
 from schemas.codec import encode
@@ -144,7 +143,6 @@ class Stage:
                     bounds=hops,
                 ),
                 composer=Composer(KEYS),
-                providers=Providers({}),
                 clock=self.clock,
                 jitter=random.Random(1).random,
                 bounds=Bounds(**({"grace_s": 5.0} | bounds)),
@@ -174,7 +172,7 @@ class Stage:
 
     async def outcomes(self) -> dict[str, str]:
         """The final outcome of each message; more than one is an error."""
-        final = {}
+        final: dict[str, str] = {}
         for message_id, results in (await self.told()).items():
             outcomes = [result.outcome for result in results if result.outcome in FINAL]
             assert len(outcomes) <= 1, f"{message_id} has two final results: {outcomes}"

@@ -1,6 +1,5 @@
 """The parts of a sender that decide something on their own: memory, gate, pace, backlog, outcomes."""
 
-import asyncio
 import itertools
 import random
 import sys
@@ -15,7 +14,7 @@ from schemas.reputation import Control
 from schemas.sending import Campaign, Content, InDoubt, Mailbox, OutboundMessage, Pace
 from smtp.attempts import Envelope, Impossible, Reply, Uncertain
 from smtp.messages import Unsendable
-from smtp.sending.backlog import Backlog, Held, Job, Lane, covered
+from smtp.sending.backlog import Held, Job, Lane, covered
 from smtp.sending.compose import Composer
 from smtp.sending.done import DoneIds, id_hash
 from smtp.sending.gate import Gate
@@ -207,7 +206,7 @@ def test_no_pace_is_no_limit() -> None:
     assert [bucket.take(per_second=0, now_s=1.0) for _ in range(1000)] == [0.0] * 1000
 
 
-# The backlog.
+# What is covered.
 
 
 def job(name: str, lane: Lane, *, held: Held | None = None, domain: str = "a.example") -> Job:
@@ -226,52 +225,6 @@ def job(name: str, lane: Lane, *, held: Held | None = None, domain: str = "a.exa
 
 def lane(partition: int = 0) -> Lane:
     return Lane(partition, "t", Memory())
-
-
-def test_messages_come_in_order_and_not_before_their_time() -> None:
-    backlog, one = Backlog(per_domain=10), lane()
-    backlog.put(job("late", one), due=200, now=100)
-    backlog.put(job("first", one), due=0, now=100)
-    backlog.put(job("soon", one), due=150, now=100)
-    taken = [backlog.take(at) for at in (100, 100, 150, 199, 200)]
-    assert [found.message_id if found else None for found in taken] == ["first", None, "soon", None, "late"]
-
-
-def test_a_domain_has_only_so_many_messages_out() -> None:
-    backlog, one = Backlog(per_domain=1), lane()
-    for name, domain in (("a", "x"), ("b", "x"), ("c", "y")):
-        backlog.put(job(name, one, domain=domain), now=0)
-    assert [found.message_id if (found := backlog.take(0)) else None for _ in range(3)] == ["a", "c", None]
-    backlog.give_back("x")
-    assert (found := backlog.take(0)) is not None
-    assert found.message_id == "b"
-
-
-def test_a_partition_that_is_given_up_takes_its_messages_along() -> None:
-    backlog, going, staying = Backlog(per_domain=1), lane(0), lane(1)
-    out = job("out", going)
-    for one in (out, job("crowded", going), job("kept", staying, domain="y")):
-        backlog.put(one, now=0)
-    backlog.put(job("later", going), due=10, now=0)
-    assert backlog.take(0) is out
-    assert (kept := backlog.take(0)) is not None
-    assert kept.message_id == "kept"
-    going.is_closing = True
-    backlog.drop([going])
-    backlog.put_back(out)
-    backlog.put(out, due=5, now=0)
-    backlog.give_back("a.example")
-    assert backlog.take(100) is None
-
-
-async def test_whoever_waits_is_woken_by_what_comes_and_by_what_becomes_due() -> None:
-    backlog, one = Backlog(per_domain=1), lane()
-    waiting = asyncio.create_task(backlog.wait(0, at_most_s=30))
-    await asyncio.sleep(0)
-    backlog.put(job("a", one), now=0)
-    await asyncio.wait_for(waiting, 1)
-    backlog.put(job("b", one), due=20, now=0)
-    await asyncio.wait_for(backlog.wait(0, at_most_s=30), 1)
 
 
 @given(sizes=st.lists(st.integers(0, 3), max_size=12), seed=st.integers(0, 1000))
