@@ -23,7 +23,7 @@ from smtp.sending.recorder import PartitionLost, Recorder
 
 log = structlog.get_logger()
 
-AFTER_RESULTS = 100_000  # about 40 MB of ledger, which are read in some seconds
+AFTER_RESULTS = 20_000  # about 8 MB of ledger, which are read in a second
 _LOOK_EVERY_S = 1.0
 _IDS_IN_A_PIECE = 16_384  # 175 kB in base64
 _PARKED_IN_A_PIECE = 200
