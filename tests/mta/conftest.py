@@ -11,7 +11,7 @@ from tests.mta.postfix import POSTFIX
 from tests.mta.rig import CannotRun, MailServer, running
 
 REQUIRED = "MAILCORDON_REQUIRE_MTAS"
-_MUST_RUN = os.environ.get(REQUIRED) == "1"  # read before a test's environment is emptied of settings
+MUST_RUN = os.environ.get(REQUIRED) == "1"  # read before a test's environment is emptied of settings
 
 
 @pytest.fixture(scope="module", params=[POSTFIX, EXIM, OPENSMTPD], ids=lambda kind: kind.name)
@@ -21,6 +21,6 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         with running(request.param, tmp_path_factory.mktemp(request.param.name)) as one:
             yield one
     except CannotRun as why:
-        if _MUST_RUN:
+        if MUST_RUN:
             raise
         pytest.skip(str(why))
