@@ -29,11 +29,11 @@ def standard_fields(campaign: Campaign, *, from_domain: str) -> tuple[tuple[str,
 
 
 def complaints_field(campaign: Campaign, *, from_domain: str, signed_by: str | None) -> bytes | None:
-    """CFBL-Address, where a provider would believe it: signed by the domain in From or one above it, which is also
-    the domain of the return path or one above it (RFC 9477 3.1).  None elsewhere.
+    """CFBL-Address, where a provider would believe it (RFC 9477 3.1): the domain in From signs, and the domain of the
+    return path is the same or below it.  None elsewhere: an address of a third party needs a signature of its own.
     """
     domain = hostname(campaign.return_path_domain)
-    if signed_by is None or domain is None or not (_is_below(domain, signed_by) and _is_below(from_domain, signed_by)):
+    if domain is None or signed_by != from_domain or not _is_below(domain, from_domain):
         return None
     return f"CFBL-Address: {COMPLAINTS}@{domain}; report=arf\r\n".encode("ascii")
 

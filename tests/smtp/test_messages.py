@@ -406,9 +406,11 @@ def test_identifiers_of_the_feedback_loop_are_four_different_words(tenant: str) 
         ({"signed": False}, False),
         ({"return_path_domain": "bounces.other.example"}, False),
         ({"return_path_domain": "evilshop.example"}, False),
+        ({"return_path_domain": "shop.example"}, True),
         ({"from_": Mailbox(address="a@other.example")}, False),
+        ({"from_": Mailbox(address="a@news.shop.example")}, False),
     ],
-    ids=["below", "unsigned", "other-return-path", "only-looks-below", "other-from"],
+    ids=["below", "unsigned", "other-return-path", "only-looks-below", "same", "other-from", "signed-from-above"],
 )
 def test_complaints_are_asked_for_where_a_provider_would_believe_it(changed: dict[str, Any], has: object) -> None:
     message = parsed(sent(**changed))
