@@ -465,7 +465,7 @@ WILD = st.lists(st.one_of(st.text(max_size=40), NASTY, st.just("long" * 300)), m
 NAMES = ("X-Note", "Comments", "List-Id", "Organization", "Reply-To", "Feedback-ID", "List-Unsubscribe", "CFBL-Address")
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(
     subject=WILD,
     text=WILD,
