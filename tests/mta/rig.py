@@ -39,8 +39,9 @@ for point in etc mail run tmp var; do mount --bind "$run/$point" "$root/$point";
 mount --rbind /dev "$root/dev"
 mount -t proc proc "$root/proc"
 chroot "$root" "$@"
-exit $?  # the shell stays the namespace's first process: a server that changes its user would lose --kill-child's order
+exit $?
 """
+# The shell stays the namespace's first process: a server that changes its user would lose what --kill-child ordered.
 
 
 class CannotRun(Exception):  # noqa: N818 - says what is so

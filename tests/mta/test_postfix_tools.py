@@ -11,7 +11,7 @@ from benchmarks import _postfix_tools
 from benchmarks._debian import Unavailable, command_of, root_of
 from benchmarks._postfix_tools import SINK, SOURCE, as_nobody, tool
 from benchmarks._running import Failed, free_port
-from tests.mta.conftest import MUST_RUN
+from tests.mta.conftest import cannot_run
 from tests.smtp.servers import until
 
 
@@ -19,9 +19,7 @@ def test_smtp_source_and_smtp_sink_run_from_the_unpacked_package() -> None:
     try:
         root = root_of("postfix", say=print)
     except Unavailable as why:
-        if MUST_RUN:
-            raise
-        pytest.skip(str(why))
+        cannot_run(why)
     port = free_port()
     sink = subprocess.Popen([command_of(root, f"usr/sbin/{SINK}"), *as_nobody(), f"127.0.0.1:{port}", "100"])
     try:

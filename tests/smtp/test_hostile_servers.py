@@ -544,6 +544,47 @@ async def test_what_stands_behind_the_answer_to_starttls_is_never_believed(
         assert b"in clear" not in heard
 
 
+NO_TLS = {
+    "refused": b"454 4.7.0 TLS not available\r\n",
+    "hung up": b"",
+    "hung up in the handshake": b"220 ready\r\n",
+    "no handshake": b"220 ready\r\nI know no TLS\r\n",
+    "no answer": SILENCE,
+    "no answer in the handshake": b"220 ready\r\n" + SILENCE,
+    "1 MB": b"220 " + b"x" * MEGABYTE + b"\r\n",
+}
+
+
+@pytest.mark.parametrize("demand", [MAY, ENCRYPT, NAMES], ids=["may", "encrypt", "names"])
+@pytest.mark.parametrize("said", NO_TLS.values(), ids=NO_TLS)
+async def test_a_server_that_cannot_do_its_starttls_gets_mail_in_clear_only_where_that_is_allowed(
+    said: bytes, demand: Demand
+) -> None:
+    commands: list[bytes] = []
+
+    async def behave(wire: Raw) -> None:
+        await wire.greet("STARTTLS")
+        commands.append(await wire.line())
+        if commands[-1].startswith(b"STARTTLS"):
+            await wire.say(said.removesuffix(SILENCE))
+            if said.endswith(SILENCE):
+                await wire.hold()
+            return
+        await wire.hold()
+
+    async with asyncio.timeout(PROMPT_S):
+        async with session(behave, demand=demand) as opened:
+            if demand == MAY:
+                assert isinstance(opened, Session)
+                assert opened.tls is None
+            else:
+                assert isinstance(opened, Reply)
+                assert opened.stage == "tls"
+                assert not opened.accepted
+                assert opened.text
+    assert [line for line in commands if line.startswith(b"MAIL")] == []
+
+
 BAD_CERTIFICATES: dict[str, tuple[dict[str, object], str]] = {
     "of another host": ({"name": "mx.other.example"}, r"certificate"),
     "expired": ({"name": "mx.example", "valid_days": (-9.0, -1.0)}, r"certificate"),
