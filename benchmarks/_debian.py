@@ -49,7 +49,7 @@ def root_of(package: str, *, cache: Path | None = None, say: Callable[[str], Non
     """A folder in which a package and all that it needs to run are unpacked; fetched on first use."""
     missing = [need for need in _NEEDS if _program(need) is None]
     if missing:
-        raise Unavailable(f"{package}: a Debian or Ubuntu machine is needed ({', '.join(missing)} is not here)")
+        raise Unavailable(f"{package}: a Debian or Ubuntu machine is needed (not here: {', '.join(missing)})")
     roots = (cache or default_cache()) / "debian"
     wanted = _remembered_closure(package, roots)
     name = hashlib.sha256("\n".join([str(_LAYOUT), *wanted]).encode()).hexdigest()[:12]
