@@ -200,7 +200,8 @@ class Backlog:
                 if self._turn:
                     self._wake_one()  # there may be one for the next worker, too
                 return job
-        self._had_nothing = True
+        if self._full or self._closed:
+            self._had_nothing = True
         return None
 
     def give_back(self, job: Job) -> None:

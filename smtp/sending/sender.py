@@ -37,6 +37,7 @@ _TAKE_WITHIN_S = 0.2
 _PARK_AFTER_MS = 150_000  # a message that is not tried sooner waits in the ledger
 _PARK_IN_A_CROWD_AFTER_MS = 75_000  # above the 70 s for which those that come back may be early
 _EXPIRE_EVERY_S = 2.0
+_SLOW_AFTER_S = 30.0
 _MOST_FRAMES = 100
 _MESSAGES_PER_FRAME = 500  # the most that a frame holds
 
@@ -249,17 +250,22 @@ class Sender:
     async def _expire(self) -> None:
         """While nothing may be sent, time goes on: settle what is too old, for ever.  (An open gate's workers do.)
 
-        While it is open, what slow groups will not need soon makes room for what is behind it in the topic.
+        While it is open, what slow groups will not need soon makes room for what is behind it in the topic.  How fast
+        they are is seen in half a minute of being crowded, not in the first seconds of a sender.
         """
+        crowded_s = 0.0
         while True:
             await self._clock.sleep(_EXPIRE_EVERY_S)
             if self.gate.closed() is not None:
                 for job in self._backlog.sweep(self._delivery.is_too_old):
                     self._delivery.conclude_expired(job)
-            elif self._is_crowded or self._lanes.resumed * 8 > self._bounds.backlog:
-                put_off = self._backlog.put_off_slow(self._clock.now(), since_s=_EXPIRE_EVERY_S)
-                if put_off:
+                crowded_s = 0.0
+            elif not self._is_crowded and self._lanes.resumed * 8 <= self._bounds.backlog:
+                crowded_s = 0.0
+            elif (crowded_s := crowded_s + _EXPIRE_EVERY_S) >= _SLOW_AFTER_S:
+                if put_off := self._backlog.put_off_slow(self._clock.now(), since_s=crowded_s):
                     log.info("messages of slow groups wait in the ledger", messages=put_off)
+                crowded_s = 0.0
 
     @property
     def _is_crowded(self) -> bool:
