@@ -118,6 +118,7 @@ class SmtpMailer:
         self._resting: dict[_Slot, None] = {}  # the one that has rested longest first
         self._resting_of: dict[Hop, dict[_Slot, None]] = {}
         self._in_use: dict[Hop, dict[_Slot, None]] = {}
+        self._roomy: dict[Hop, dict[_Slot, None]] = {}  # in use, and with room behind what is in process
         self._waiting: dict[tuple[Hop, str], deque[asyncio.Future[None]]] = {}
         self._sessions = 0
         self._busy: Counter[str] = Counter()  # sessions with a message, or being opened, by party
@@ -305,10 +306,21 @@ class SmtpMailer:
 
     def _with_room(self, hop: Hop, party: str, now: float) -> _Slot | None:
         messages = self._messages(hop.group, now)
-        for slot in self._in_use.get(hop, ()):
+        for slot in self._roomy.get(hop, ()):
             if slot.party == party and slot.session.room > 0 and slot.given < messages:
                 return slot
         return None
+
+    def _has_room(self, slot: _Slot, *, room: bool) -> None:
+        roomy = self._roomy.get(slot.hop)
+        if room:
+            if roomy is None:
+                roomy = self._roomy[slot.hop] = {}
+            roomy[slot] = None
+        elif roomy is not None:
+            roomy.pop(slot, None)
+            if not roomy:
+                del self._roomy[slot.hop]
 
     def _may_open(self, hop: Hop, now: float) -> bool:
         if hop.sessions and hop.opens_from > now:
@@ -420,15 +432,20 @@ class SmtpMailer:
     def _begin(self, slot: _Slot, party: str) -> None:
         slot.given += 1
         slot.in_process += 1
+        self._has_room(slot, room=slot.in_process < slot.most)
         if self._rests_no_more(slot):
             self._in_use.setdefault(slot.hop, {})[slot] = None
             slot.party = party
             self._use(party, 1)
+        if slot.in_process < slot.most:
+            self._freed()  # there is room behind this message
 
     def _end(self, slot: _Slot) -> None:
         slot.in_process -= 1
         if not slot.session.is_open:
             self._gone(slot)
+        elif slot.in_process:
+            self._has_room(slot, room=True)
 
     def _after(self, slot: _Slot, attempt: Attempt, category: str) -> None:
         hop = slot.hop
@@ -488,6 +505,7 @@ class SmtpMailer:
         in_use = self._in_use.get(slot.hop, {})
         if slot not in in_use:
             return False
+        self._has_room(slot, room=False)
         del in_use[slot]
         if not in_use:
             del self._in_use[slot.hop]

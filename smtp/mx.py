@@ -156,6 +156,7 @@ class NextHops:
     providers: Providers = field(default_factory=lambda: Providers({}))
     must_encrypt: Callable[[str], bool] = lambda _: False
     clock: Callable[[], float] = lambda: asyncio.get_running_loop().time()
+    is_one: bool = field(init=False, default=False)
     _routes: dict[str, NextHop] = field(default_factory=dict)
     _remembered: dict[str, _Remembered] = field(default_factory=dict)
     _asking: dict[str, "asyncio.Task[Found]"] = field(default_factory=dict)
@@ -165,11 +166,7 @@ class NextHops:
             provider = self.providers.of(domain)
             target = Target(route.host, route.host, route.port)
             self._routes[domain] = NextHop(str(route), (target,), provider, is_fixed=True)
-
-    @property
-    def is_one(self) -> bool:
-        """Does all mail go to the same next hop?"""
-        return "*" in self._routes and len({route.name for route in self._routes.values()}) == 1
+        self.is_one = "*" in self._routes and len({route.name for route in self._routes.values()}) == 1
 
     def known(self, domain: str) -> NextHop | None:
         """The next hop, if it can be told without asking anybody."""
