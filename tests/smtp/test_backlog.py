@@ -183,6 +183,15 @@ async def test_nothing_is_put_off_while_every_worker_is_busy() -> None:
     assert shelf.backlog.put_off_slow(0, since_s=5.0) == 0
 
 
+async def test_nothing_is_put_off_because_there_was_nothing_to_do_before() -> None:
+    shelf = Shelf()
+    assert shelf.take() is None
+    shelf.put(*names("a", 500))
+    for _ in range(20):
+        shelf.take()
+    assert shelf.backlog.put_off_slow(0, since_s=5.0) == 0
+
+
 async def test_name_servers_that_do_not_answer_hold_nobody() -> None:
     shelf = Shelf()
     shelf.known.unknown |= {"slow.example", "slower.example"}
