@@ -120,7 +120,7 @@ class Stage:
     @contextlib.asynccontextmanager
     async def sender(
         self,
-        route: Endpoint,
+        route: Endpoint | NextHops,
         *,
         name: str = "s-0",
         timeouts: Timeouts = PATIENT,
@@ -138,7 +138,7 @@ class Stage:
                 results=results,
                 board=self.board,
                 mailer=SmtpMailer(
-                    NextHops({"*": route}),
+                    route if isinstance(route, NextHops) else NextHops({"*": route}),
                     opener or Opener(hostname="me.example", timeouts=timeouts),
                     bounds=hops,
                 ),

@@ -191,8 +191,8 @@ async def until(condition: Callable[[], bool], *, within_s: float = 10.0) -> Non
 
 
 @contextlib.asynccontextmanager
-async def scripted(script: Script) -> AsyncIterator[Script]:
-    """Run a scripted server on a free port."""
+async def scripted(script: Script, *, at: Endpoint = Endpoint("127.0.0.1", 0)) -> AsyncIterator[Script]:
+    """Run a scripted server, on a free port if none is said."""
     tasks: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -206,7 +206,7 @@ async def scripted(script: Script) -> AsyncIterator[Script]:
         finally:
             tasks.discard(task)
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=10_000_000)
+    server = await asyncio.start_server(serve, at.host, at.port, limit=10_000_000)
     script.port = server.sockets[0].getsockname()[1]
     try:
         yield script
