@@ -1,5 +1,7 @@
 """One attempt at one message, as values: what is handed to a mailer and what it answers.
 
+What is made for every message is a struct, which is made in a tenth of a frozen dataclass's time.
+
 A mailer answers and never raises for what the other side does.  Four answers are possible, and they differ in
 what may follow: a :class:`Reply` says what happened, an :class:`Impossible` says that nothing ever will, after
 :class:`Withheld` nothing was sent at all, and after :class:`Uncertain` nobody knows.
@@ -9,6 +11,8 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol
+
+import msgspec
 
 from smtp.tls.demand import Label
 
@@ -27,8 +31,7 @@ class UnsafeEnvelope(ValueError):  # noqa: N818 - it is what it says
     """An address that would end its SMTP command early, or data with bare line ends.  Quotes nothing of it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(msgspec.Struct, frozen=True, gc=False):
     """A message ready for a server: both addresses as they stand in the commands, and the data.
 
     ``content`` is the data as it follows DATA: dots stuffed, and its last line ended (RFC 5321 4.5.2).
@@ -76,8 +79,7 @@ def stuffed(data: bytes) -> bytes:
     return data if data.endswith(b"\r\n") else data + b"\r\n"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What happened: the answer of a server, or (without ``code``) a connection that failed before the dot.
 
     ``mx`` is the host that was spoken to, ``ip`` our own address, ``text`` one line without addresses.

@@ -13,8 +13,7 @@ from smtp.attempts import Reply
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OurFault(Reply):
+class OurFault(Reply, frozen=True, kw_only=True):
     """A session that could not be opened, for a reason that lies with us: no server is to be left alone for it."""
 
 

@@ -5,8 +5,9 @@ Pure: time and chance come in as arguments.  What a reply means is said by ``pol
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import assert_never
+
+import msgspec
 
 from policy.replies import classify
 from policy.retries import PLAN_S, next_attempt
@@ -22,8 +23,7 @@ INTERNAL = "internal_error"
 """The class of an attempt that we failed at ourselves."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
     """What is said about trying again; ``starts_at`` is when the message's age began to count (ms).
 
     ``plan_s`` are the pauses between attempts.
@@ -42,8 +42,7 @@ class Terms:
         return now - self.starts_at >= self.max_age_s * 1000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
+class Known(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What stands in every result of a message; ``number`` counts its attempts from 1, ``now`` is in ms."""
 
     message_id: str
