@@ -232,6 +232,7 @@ class NextHops:
         unheard = isinstance(found, Reply) and found.stage == "resolve"  # "tls" is an answer: nobody may be sent to now
         if unheard and last is not None and isinstance(last.found, NextHop) and now < last.stale_until:
             last.refresh_at = now + REMEMBER_FAILURE_S
+            last.until = max(last.until, now + 4 * REMEMBER_FAILURE_S)  # asked again meanwhile, and nobody waits
             self._remembered[domain] = last
             return last.found
         if len(self._remembered) >= MOST_REMEMBERED:

@@ -18,6 +18,9 @@ from smtp.attempts import Envelope, Impossible, Reply
 from smtp.client import SmtpMailer
 from smtp.mx import NextHop, NextHops, Target, may_connect
 from smtp.opener import Opener
+from smtp.tls.demand import ENCRYPT
+from tests.smtp.servers import until
+from tests.smtp.zone import Zone
 
 ZONE: dict[tuple[str, str], str | list[str]] = {
     ("two.test.", "MX"): ["20 b.mx.test.", "10 a.mx.test."],
@@ -230,3 +233,108 @@ async def test_a_name_that_points_inside_causes_no_connection() -> None:
         )
     assert isinstance(attempt, Impossible)
     assert not connected
+
+
+# ---- what is remembered, and for how long
+
+SHOP = {("shop.test", "MX"): ["10 aspmx.l.google.com."], ("aspmx.l.google.com", "A"): ["8.8.8.8"]}
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def remembering(records: dict[tuple[str, str], list[str]], *, ttl: int = 300) -> tuple[NextHops, Zone, Clock]:
+    zone, clock = Zone(records, ttl=ttl), Clock()
+    return NextHops(resolver=zone, clock=clock, ask_again_after_s=0.0), zone, clock
+
+
+async def test_whoever_runs_the_servers_is_the_provider() -> None:
+    find, _, _ = remembering(SHOP)
+    assert find.provider_of("shop.test") == "other"  # not looked up yet
+    found = await find.find("shop.test")
+    assert isinstance(found, NextHop)
+    assert (found.provider, find.provider_of("shop.test")) == ("google", "google")
+
+
+async def test_encryption_is_demanded_of_the_providers_that_are_named() -> None:
+    find, _, _ = remembering(SHOP)
+    find.must_encrypt = {"google"}.__contains__
+    found = await find.find("shop.test")
+    assert isinstance(found, NextHop)
+    assert (found.name, found.site) == ("aspmx.l.google.com/required", "aspmx.l.google.com")
+    assert {target.tls for target in found.targets} == {ENCRYPT}
+
+
+async def test_who_is_asked_for_again_is_refreshed_before_anybody_waits() -> None:
+    find, zone, clock = remembering(SHOP)
+    await find.find("shop.test")
+    clock.now = 250.0
+    zone.records["aspmx.l.google.com", "A"] = ["8.8.4.4"]
+    assert find.known("shop.test") is not None
+    await until(lambda: zone.asked.count(("shop.test", "MX")) == 2)
+    await until(lambda: not find._asking)
+    clock.now = 400.0
+    known = find.known("shop.test")
+    assert known is not None
+    assert [target.address for target in known.targets] == ["8.8.4.4"]
+
+
+async def test_the_last_good_answer_serves_while_name_servers_fail_but_not_for_ever() -> None:
+    find, zone, clock = remembering(SHOP)
+    good = await find.find("shop.test")
+    zone.fails = True
+    clock.now = 4_000.0
+    assert find.known("shop.test") is None
+    assert await find.find("shop.test") == good
+    assert find.known("shop.test") == good  # the next one does not wait for them to fail again
+    clock.now = 86_000.0
+    assert await find.find("shop.test") == good
+    clock.now = 86_500.0
+    assert isinstance(await find.find("shop.test"), Reply)
+
+
+async def test_a_domain_that_has_gone_is_gone_whatever_was_known() -> None:
+    find, zone, clock = remembering(SHOP)
+    await find.find("shop.test")
+    zone.records.clear()
+    clock.now = 4_000.0
+    assert isinstance(await find.find("shop.test"), Impossible)
+
+
+async def test_that_a_domain_does_not_exist_is_believed_when_it_was_said_twice() -> None:
+    find, zone, clock = remembering({})
+    assert isinstance(await find.find("no-such.test"), Impossible)
+    assert zone.asked == [("no-such.test", "MX")] * 2
+    await find.find("no-such.test")
+    assert len(zone.asked) == 2
+    clock.now = 301.0
+    zone.records |= {("no-such.test", "A"): ["8.8.8.8"]}
+    assert isinstance(await find.find("no-such.test"), NextHop)
+
+
+async def test_a_domain_that_is_there_after_all_gets_its_mail() -> None:
+    find, zone, _ = remembering({})
+    resolve = zone.resolve
+
+    async def registered_meanwhile(qname: str, rdtype: str, *, lifetime: float) -> dns.resolver.Answer:
+        try:
+            return await resolve(qname, rdtype, lifetime=lifetime)
+        finally:
+            zone.records |= SHOP
+
+    zone.resolve = registered_meanwhile  # type: ignore[method-assign]
+    assert isinstance(await find.find("shop.test"), NextHop)
+
+
+async def test_closing_gives_up_what_is_being_asked() -> None:
+    async with hops() as (find, _):
+        asking = asyncio.create_task(find.find("slow.test"))
+        await asyncio.sleep(0)
+        await find.close()
+        with pytest.raises(asyncio.CancelledError):
+            await asking

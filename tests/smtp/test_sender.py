@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 import pytest
+from dns.resolver import Answer
 
 from cli.kafka import free_ports
 from policy.naming import ledger_topic, outbound_topic
@@ -14,6 +15,7 @@ from schemas.delivery import DeliveryFrame, DeliveryResult, LedgerEntry
 from schemas.sending import OutboundMessage
 from smtp.egress.outage import Outage
 from smtp.egress.ways import Egress
+from smtp.mx import Resolver
 from smtp.opener import Opener
 from smtp.sending.backlog import Held, Job, Lane
 from smtp.sending.done import id_hash
@@ -24,6 +26,7 @@ from tests.doubles.egress_proxies import Socks5, proxy
 from tests.smtp.doubles import MemoryBroker, MemoryInbox, MemoryLedger, MemoryResults, MovedClock
 from tests.smtp.sender_contract import SenderContract, Stage, names
 from tests.smtp.servers import SILENCE, Script, scripted, until
+from tests.smtp.zone import providers
 
 
 class MemoryWorld:
@@ -272,3 +275,69 @@ async def test_while_the_proxy_is_dead_nothing_counts_and_all_goes_out_when_it_i
     for results in (await stage.told()).values():
         assert results[-1].attempt == 1
         assert all("Connection refused" in (one.text or "") for one in results[:-1])
+
+
+@pytest.mark.parametrize("place", ["greeting", "dot"])
+async def test_a_provider_that_hangs_holds_up_no_other(stage: Stage, place: str) -> None:
+    stage.control()
+    hangs, google, own = Script(**{place: SILENCE}), Script(), Script()
+    scripts = {"mx.hangs.test": hangs, "aspmx.l.google.com": google, "mx.own.test": own}
+    domains = {"hangs.test": ["mx.hangs.test"], "shop.test": ["aspmx.l.google.com"], "own.test": ["mx.own.test"]}
+    async with providers(scripts, domains) as next_hops:
+        await stage.send(*names(100), domain="hangs.test")
+        await stage.send(*names(100, 100), domain="shop.test")
+        await stage.send(*names(100, 200), domain="own.test", partition=1)
+        async with stage.sender(next_hops, connections=8, grace_s=0.1, timeouts=Timeouts(greeting_s=30, dot_s=30)):
+            await stage.has_outcomes(200)
+            told = [result for results in (await stage.told()).values() for result in results]
+    assert {result.provider for result in told if result.outcome == "accepted"} == {"google", "other"}
+    assert (len(google.taken), len(own.taken)) == (100, 100)
+
+
+async def test_a_name_server_that_is_silent_holds_no_worker(stage: Stage) -> None:
+    stage.control()
+    own = Script()
+    async with providers({"mx.own.test": own}, {"own.test": ["mx.own.test"]}) as next_hops:
+        known = next_hops.resolver
+        assert known is not None
+        next_hops.resolver = Silent(known)
+        for number in range(20):
+            await stage.send(f"lost-{number}", domain=f"silent{number}.test")
+        await stage.send(*names(50), domain="own.test")
+        async with stage.sender(next_hops, connections=1, grace_s=0.1):
+            await stage.has_outcomes(50)
+    assert len(own.taken) == 50
+
+
+class Silent:
+    """A resolver that knows nothing of some domains, and says nothing."""
+
+    def __init__(self, known: Resolver) -> None:
+        self._known = known
+
+    async def resolve(self, qname: str, rdtype: str, *, lifetime: float) -> Answer:
+        if qname.startswith("silent"):
+            await asyncio.get_running_loop().create_future()
+        return await self._known.resolve(qname, rdtype, lifetime=lifetime)
+
+
+async def test_mail_for_a_suspended_provider_waits_in_the_ledger_untried(stage: Stage) -> None:
+    stage.control()
+    fast = b"421 4.7.28 Our system has detected an unusual rate of mail from your IP address\r\n"
+    google, own = Script(mail=fast), Script()
+    scripts = {"aspmx.l.google.com": google, "mx.own.test": own}
+    domains = {"shop.test": ["aspmx.l.google.com"], "own.test": ["mx.own.test"]}
+    async with providers(scripts, domains) as next_hops:
+        await stage.send(*names(60), domain="shop.test")
+        await stage.send(*names(60, 60), domain="own.test")
+        async with stage.sender(next_hops, connections=4) as running:
+            await stage.has_outcomes(60)
+            metrics = running.sender.metrics.registry
+            await until(lambda: metrics.get_sample_value("mailcordon_sender_backlog") == 0)
+            parked = metrics.get_sample_value("mailcordon_sender_parked")
+            suspended = metrics.get_sample_value(
+                "mailcordon_sender_suspended", {"provider": "google", "reason": "rate_limited_ip"}
+            )
+        told = [result for results in (await stage.told()).values() for result in results]
+    assert (parked, suspended, len(own.taken)) == (60, 1.0, 60)
+    assert sum(result.outcome == "deferred" for result in told) < 30  # those that were under way when it began
