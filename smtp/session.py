@@ -96,10 +96,11 @@ class Session(asyncio.Protocol):
         self.tls_policy = label(target.tls)
         self._lines = ReplyLines()
         self._waiting: deque[_Turn] = deque()  # not begun
-        # Of each reply to come: whose it is, to what, and how many writes there had been when its command was put in.
+        # Of each reply to come: whose it is, to what, and where in the stream of octets that command ends.
         self._awaited: deque[tuple[_Turn | None, _Command, int]] = deque()
         self._enveloping: _Turn | None = None  # its content is not sent yet
-        self._flushes = 0
+        self._put = 0  # octets so far, with those that are not written yet
+        self._written = 0
         self._out: list[bytes] = []  # to be written in a moment
         self._needs_reset = False
         self._over: str | None = None
@@ -147,8 +148,7 @@ class Session(asyncio.Protocol):
         self._on_rested = None
         if self.is_open and not self.load:
             self._goodbye = self._loop.create_future()
-            self._awaited.append((None, "quit", self._flushes))
-            self._write([b"QUIT\r\n"])
+            self._write([self._command(None, "quit", b"QUIT\r\n")])
             self._watch(2.0)
             await self._goodbye
         self.cut()
@@ -184,13 +184,13 @@ class Session(asyncio.Protocol):
     # ---- one reply
 
     def _hear(self, data: bytes, out: list[bytes]) -> None:
-        awaited, flushes = self._awaited, self._flushes
+        awaited = self._awaited
         for code, text in self._lines.read(data):
             if not awaited:
                 self._end("the server closed the session" if code == 421 else "a reply to nothing")
                 return
-            turn, command, flush = awaited[0]
-            if flush == flushes:
+            turn, command, end = awaited[0]
+            if end > self._written or (command == "dot" and code < 400 and end > self._handed_over()):
                 raise Unfit(f"a reply before the command it answers: {code} {_read(text)}")
             if not _fits(command, code):
                 raise Unfit(f"{code} {_read(text)}")
@@ -203,6 +203,10 @@ class Session(asyncio.Protocol):
                 self._replied(turn, command, code, text, out)
             if self._over is not None:
                 return
+
+    def _handed_over(self) -> int:
+        """How many octets have left us: what the transport still holds, the other side cannot have read."""
+        return self._written - self._transport.get_write_buffer_size()
 
     def _overheard(self, command: _Command, code: int, text: bytes) -> None:
         """A reply that is about the session and no message."""
@@ -257,8 +261,9 @@ class Session(asyncio.Protocol):
             self._end(CUT_BEFORE)
             return
         self._enveloping = None
-        self._awaited.append((turn, "dot", self._flushes))
         out += (turn.envelope.content, b".\r\n")
+        self._put += len(turn.envelope.content) + 3
+        self._awaited.append((turn, "dot", self._put))
         out.extend(self._next_envelope())
 
     def _refuse(self, turn: _Turn, out: list[bytes]) -> None:
@@ -290,8 +295,7 @@ class Session(asyncio.Protocol):
         out: list[bytes] = []
         if self._needs_reset:
             self._needs_reset = False
-            self._awaited.append((None, "rset", self._flushes))
-            out.append(b"RSET\r\n")
+            out.append(self._command(None, "rset", b"RSET\r\n"))
         mail = b"MAIL FROM:<" + envelope.sender + b">"
         if self._size_limit is not None:
             mail += b" SIZE=%d" % len(envelope.data)
@@ -303,8 +307,9 @@ class Session(asyncio.Protocol):
             out.append(self._command(turn, "data", b"DATA\r\n"))
         return out
 
-    def _command(self, turn: _Turn, command: _Command, line: bytes) -> bytes:
-        self._awaited.append((turn, command, self._flushes))
+    def _command(self, turn: _Turn | None, command: _Command, line: bytes) -> bytes:
+        self._put += len(line)
+        self._awaited.append((turn, command, self._put))
         return line
 
     def _write(self, out: list[bytes]) -> None:
@@ -318,7 +323,7 @@ class Session(asyncio.Protocol):
         out, self._out = self._out, []
         if self._over is not None or not out:
             return
-        self._flushes += 1
+        self._written = self._put
         if len(out) == 1:
             self._transport.write(out[0])
         elif sum(map(len, out)) <= _JOIN_UP_TO:
@@ -365,9 +370,9 @@ class Session(asyncio.Protocol):
             self._timer = None
         self._transport.abort()
         stages: dict[_Turn, Stage] = {}
-        for turn, command, flush in self._awaited:
+        for turn, command, end in self._awaited:
             if turn is not None and turn not in stages:
-                unsent = command == "dot" and flush == self._flushes
+                unsent = command == "dot" and end > self._written
                 stages[turn] = "data" if unsent else _STAGES[command]
         stages |= dict.fromkeys(self._waiting, "mail")
         self._awaited.clear()

@@ -346,7 +346,6 @@ async def test_a_reply_that_nobody_asked_for_ends_the_session_and_not_the_next_m
     assert len(script.taken) == 3
 
 
-@pytest.mark.xfail(strict=True, reason="250 counts although most of the content still lies in our own buffer")
 async def test_an_acceptance_while_the_content_is_still_on_its_way_is_none(offers: tuple[str, ...]) -> None:
     """Ten megabytes cannot have been read by a server that reads nothing, whatever it says."""
 
