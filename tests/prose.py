@@ -1,6 +1,6 @@
-"""What the prose takes from the code: the file map of ARCHITECTURE.md and the settings table of the guide.
+"""What the prose takes from the code: the file map of ARCHITECTURE.md, the settings and the providers of the guide.
 
-``python -m tests.prose`` writes both; tests/test_repository.py says when they are stale.
+``python -m tests.prose`` writes them; tests/test_repository.py says when they are stale.
 """
 
 import ast
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cli.settings import variable
 from policy.settings import Settings, shown
+from policy.shaping import Shape, Shaping
 from schemas.generate import filled
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,6 +25,7 @@ PACKAGES = {
 }
 ARCHITECTURE = ROOT / "ARCHITECTURE.md"
 SETTINGS = ROOT / "docs" / "guide" / "settings.md"
+SENDING = ROOT / "docs" / "guide" / "sending.md"
 
 
 def modules(package: str) -> list[Path]:
@@ -53,9 +55,28 @@ def settings_table() -> str:
     return "\n".join(rows)
 
 
+def shaping_table() -> str:
+    """One row per provider that is shaped, and those for all others."""
+    shaping = Shaping()
+    shapes = {**shaping.named, "all others": shaping.of("other"), "fixed next hops": shaping.route}
+    head = "| provider | connections | messages per connection | per second | TLS | limits hold for |"
+    rows = [head, "|---|---|---|---|---|---|"]
+    return "\n".join(rows + [_shape_row(name, shape) for name, shape in shapes.items()])
+
+
+def _shape_row(name: str, one: Shape) -> str:
+    where = "the provider" if one.limits == "provider" else "each next hop"
+    rate = f"{one.per_second:g}" if one.per_second else "–"
+    return f"| {name} | {one.connections} | {one.messages} | {rate} | {one.tls} | {where} |"
+
+
 def write() -> None:
     """Put the tables into their pages."""
-    for page, name, text in ((ARCHITECTURE, "file map", file_map()), (SETTINGS, "settings", settings_table())):
+    for page, name, text in (
+        (ARCHITECTURE, "file map", file_map()),
+        (SETTINGS, "settings", settings_table()),
+        (SENDING, "shaping", shaping_table()),
+    ):
         page.write_text(filled(page.read_text(encoding="utf-8"), name, text), encoding="utf-8")
 
 

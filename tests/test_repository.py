@@ -208,6 +208,10 @@ def test_the_guide_lists_every_setting_as_it_is() -> None:
     assert prose.settings_table() in prose.SETTINGS.read_text(), "run `python -m tests.prose`"
 
 
+def test_the_table_of_providers_says_what_is_shipped() -> None:
+    assert prose.shaping_table() in prose.SENDING.read_text(), "run `python -m tests.prose`"
+
+
 def test_words_of_the_glossary_stand_once_and_in_order() -> None:
     words = re.findall(r"^\| \*\*(.+?)\*\* \|", (ROOT / "GLOSSARY.md").read_text(), re.MULTILINE)
 
