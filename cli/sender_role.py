@@ -84,7 +84,7 @@ async def _send(
     end: Callable[[], Awaitable[None]],
 ) -> None:
     metrics = SenderMetrics()
-    shaping, providers = _shaping(settings.shaping_file), Providers(settings.providers)
+    shaping, providers = shaping_of(settings.shaping_file), Providers(settings.providers)
     tls = encryption(settings, metrics.registry)
     opener = Opener(
         hostname="localhost",
@@ -157,7 +157,8 @@ async def _send(
                 keeping.cancel()
 
 
-def _shaping(file: Path | None) -> Shaping:
+def shaping_of(file: Path | None) -> Shaping:
+    """What providers are asked for, with an operator's own file laid over it."""
     try:
         return Shaping(file.read_text(encoding="utf-8") if file is not None else "")
     except (OSError, UnicodeDecodeError) as cannot:
