@@ -74,7 +74,8 @@ class Parked(Part, frozen=True, kw_only=True):
     """A message that waits for its next attempt and that the ledger now holds in place of its outbound frame.
 
     ``offset`` is that frame's place in the outbound topic.  ``attempts`` were made; it is tried again at ``due``.
-    Its age counts from ``starts_at``.
+    Its age counts from ``starts_at``.  ``first_at`` is when it was tried first: its return path says so in every
+    attempt, because servers that greylist know a message by its sender and recipient (RFC 6647 2.1).
     """
 
     message: OutboundMessage
@@ -83,6 +84,7 @@ class Parked(Part, frozen=True, kw_only=True):
     starts_at: Millis
     expires_at: Millis | None = None
     attempts: Annotated[int, Meta(ge=0)] = 0
+    first_at: Millis | None = None
     due: Millis
 
 

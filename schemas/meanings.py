@@ -125,6 +125,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "content": "the content to render",
         "offset": "offset of the outbound record that it came with",
         "starts_at": "when its age began to count",
+        "first_at": "when it was tried first: the time in its return path, the same in every attempt",
         "expires_at": _EXPIRES,
         "attempts": "attempts made so far",
         "due": "when it is tried again",

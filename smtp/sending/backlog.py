@@ -80,7 +80,10 @@ class Lane:
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One message on its way; ``attempts`` were made, ``starts_at`` is when its age begins to count (ms)."""
+    """One message on its way.
+
+    ``attempts`` were made, the first at ``first_at``; its age counts from ``starts_at`` (ms).
+    """
 
     lane: Lane
     held: Held
@@ -91,6 +94,7 @@ class Job:
     starts_at: int
     expires_at: int | None
     attempts: int = 0
+    first_at: int | None = None
     group: str = ""
 
     @property

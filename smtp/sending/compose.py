@@ -25,9 +25,18 @@ class Composer:
         self._signer = Signer(())
 
     def envelope(
-        self, message: OutboundMessage, *, campaign: Campaign, template: Template | BadContent | None, now: int
+        self,
+        message: OutboundMessage,
+        *,
+        campaign: Campaign,
+        template: Template | BadContent | None,
+        now: int,
+        first_at: int | None = None,
     ) -> Envelope | Unsendable:
-        """The envelope of one message, or why it cannot be sent; ``now`` is when it is sent, in ms."""
+        """The envelope of one message, or why it cannot be sent; ``now`` is when it is sent, in ms.
+
+        ``first_at`` is when it was tried first, if that was before: it stays the time in the return path.
+        """
         letterhead = self._with(campaign)
         token = self._token(message, campaign, now) if letterhead.makes_links else None
         if isinstance(token, Unsendable):
@@ -42,7 +51,7 @@ class Composer:
                 campaign=campaign.campaign,
                 message_id=message.message_id,
                 address_hash=message.address_hash,
-                sent_at=now,
+                sent_at=now if first_at is None else first_at,
                 domain=campaign.return_path_domain,
             )
             message_id = message_id_header(

@@ -146,7 +146,12 @@ class Delivery:
         template = self._board.templates.get(name)
         if template is None and await self._board.caught_up(_CATCH_UP_WITHIN_S):
             template = self._board.templates.get(name)
-        return self._composer.envelope(job.message, campaign=campaign, template=template, now=self._clock.now())
+        now = self._clock.now()
+        if not job.attempts or job.first_at is None:
+            job.first_at = now
+        return self._composer.envelope(
+            job.message, campaign=campaign, template=template, now=now, first_at=job.first_at
+        )
 
     def _may_begin(self, job: Job) -> bool:
         """The last question before MAIL FROM."""

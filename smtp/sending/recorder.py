@@ -399,6 +399,7 @@ def _parked(job: Job, *, due: int, attempts: int) -> Parked:
         starts_at=job.starts_at,
         expires_at=job.expires_at,
         attempts=attempts,
+        first_at=job.first_at,
         due=due,
     )
 

@@ -82,6 +82,7 @@ class Resuming:
             key=key,
             domain=parked.message.address.rpartition("@")[2].lower(),
             starts_at=parked.starts_at,
+            first_at=parked.first_at,
             expires_at=parked.expires_at,
             attempts=parked.attempts,
         )

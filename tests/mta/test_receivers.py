@@ -277,7 +277,6 @@ async def test_a_whole_sender_accounts_for_what_a_real_server_says(server: MailS
     assert after.most_common(1)[0][1] == 1
 
 
-@pytest.mark.xfail(strict=True, reason="the return path of a retry is another, so that it is greylisted again for ever")
 async def test_a_whole_sender_gets_through_greylisting_by_its_retry_plan(server: MailServer) -> None:
     stage = Stage(MemoryWorld())
     stage.control()

@@ -21,6 +21,7 @@ from policy.settings import Endpoint
 
 CLOSE = b"<close>"  # hang up without a word
 SILENCE = b"<silence>"  # never answer, or not to the end
+ANYWHERE = Endpoint("127.0.0.1", 0)
 Say = bytes | Callable[[bytes], bytes]
 
 
@@ -191,7 +192,7 @@ async def until(condition: Callable[[], bool], *, within_s: float = 10.0) -> Non
 
 
 @contextlib.asynccontextmanager
-async def scripted(script: Script, *, at: Endpoint = Endpoint("127.0.0.1", 0)) -> AsyncIterator[Script]:
+async def scripted(script: Script, *, at: Endpoint = ANYWHERE) -> AsyncIterator[Script]:
     """Run a scripted server, on a free port if none is said."""
     tasks: set[asyncio.Task[None]] = set()
 
