@@ -41,9 +41,7 @@ def campaign_record(in_doubt: InDoubt, connections: int, *, name: str = CAMPAIGN
 
 def content_record(name: str = CAMPAIGN) -> Content:
     """A short text."""
-    return Content(
-        campaign=name, content=CONTENT, subject="{{name}}, spring is here", text="Dear {{name}},\n\nhello"
-    )
+    return Content(campaign=name, content=CONTENT, subject="{{name}}, spring is here", text="Dear {{name}},\n\nhello")
 
 
 def requests(messages: int, chance: random.Random) -> Iterator[Item]:
