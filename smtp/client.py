@@ -12,6 +12,7 @@ that says we are too fast is given less (:mod:`policy.pressure`).  What happens 
 """
 
 import asyncio
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -541,6 +542,7 @@ class SmtpMailer:
         log.info("next hop is left alone for a while", hop=hop.name, wait_s=wait_s)
 
 
+_now = time.monotonic
 _CUT = Reply(stage="connect", text="cut off while connecting: the sender is stopping")
 _ENDED = Reply(stage="connect", text="not tried: the sender is stopping")
 _SESSION_LIMIT = "session_limit"
@@ -555,10 +557,6 @@ def _may_try_again(attempt: Attempt, category: str, *, reused: bool) -> bool:
     if attempt.code is None:
         return attempt.text == CUT_BEFORE or (reused and attempt.text != TIMED_OUT)
     return reused and attempt.code == 421 and category == _SESSION_LIMIT
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
 
 
 def _is_cancelled_itself() -> bool:
