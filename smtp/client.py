@@ -129,6 +129,7 @@ class SmtpMailer:
         self._leaving: set[asyncio.Task[None]] = set()
         self._ended = False
         self._most = bounds.sessions
+        self._closed_until = 0.0  # no next hop and no group is closed after that
 
     async def send(self, envelope: Envelope, *, go: Callable[[], bool]) -> Attempt:
         """Try once to deliver; never raises for what servers do."""
@@ -141,10 +142,8 @@ class SmtpMailer:
         party = self._party(hop.group.key, envelope.domain)
         for tries_left in (2, 1, 0):
             slot = await self._slot(hop, found, party)
-            if isinstance(slot, OurFault):
-                return Withheld(slot.text)
-            if isinstance(slot, Withheld | Reply):
-                return slot
+            if not isinstance(slot, _Slot):
+                return Withheld(slot.text) if isinstance(slot, OurFault) else slot
             reused = slot.session.used > 0
             self._begin(slot, party)
             try:
@@ -153,7 +152,7 @@ class SmtpMailer:
                 slot.session.cut()
                 self._end(slot)
                 raise
-            category = hop.group.heard(attempt, _now()) if isinstance(attempt, Reply) and is_no(attempt) else ""
+            category = self._heard(hop.group, attempt) if isinstance(attempt, Reply) and is_no(attempt) else ""
             self._after(slot, attempt, category)
             if not tries_left or not _may_try_again(attempt, category, reused=reused):
                 break
@@ -214,7 +213,7 @@ class SmtpMailer:
     def closed_for_s(self, domain: str) -> float:
         """Seconds until this domain's servers should be tried again."""
         held_s = self._opener.held_for_s()
-        known = self._next_hops.known(domain)
+        known = self._next_hops.known(domain) if self._closed_until > _now() else None
         if known is None:
             return held_s
         key = self._pools.key_of(known)
@@ -405,7 +404,7 @@ class SmtpMailer:
             if self._ended or opened is _CUT or isinstance(opened, OurFault):
                 break
             if opened.code is not None:
-                hop.group.heard(opened, _now())
+                self._heard(hop.group, opened)
             elif opened.stage == "connect":
                 self._dead.failed(target.address, _now())
         return opened
@@ -527,6 +526,13 @@ class SmtpMailer:
     def _messages(self, group: Group, now: float) -> int:
         return min(self._bounds.messages, group.limits(now).messages)
 
+    def _heard(self, group: Group, said: Reply) -> str:
+        """A server's no is taken notice of; answers its category."""
+        now = _now()
+        category = group.heard(said, now)
+        self._closed_until = max(self._closed_until, group.limits(now).suspended_until)
+        return category
+
     def _leave_alone(self, hop: Hop) -> None:
         """Back off; twenty sessions that meet the same trouble at the same time count as one."""
         now = _now()
@@ -536,6 +542,7 @@ class SmtpMailer:
         hop.troubles = min(hop.troubles + 1, 30)
         hop.is_reached = False
         hop.closed_until = now + wait_s
+        self._closed_until = max(self._closed_until, hop.closed_until)
         if hop.group.shape.limits == "next_hop":
             hop.group.closed_until = hop.closed_until
         hop.group.back_offs += 1

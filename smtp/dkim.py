@@ -108,23 +108,18 @@ class Signer:
         self._keys = tuple(keys)
         self._form = body
         self._hashed: tuple[bytes | None, bytes] = (None, b"")
-        self._fields: dict[bytes, tuple[bytes, bytes]] = {}  # of the last message: name and canonical form
-        self._orders: dict[tuple[bytes, ...], _Order] = {}
+        self._fields: tuple[bytes, ...] = ()  # of the last message
+        self._names: tuple[bytes, ...] = ()
+        self._canonical: list[bytes] = []
+        self._order = _order_of(())
 
     def signatures(self, message: Message, *, now: int) -> tuple[bytes, ...]:
         """The DKIM-Signature fields of a message, each with its line end; ``now`` in ms."""
         if not self._keys:
             return ()
-        known, self._fields = self._fields, {}
-        canonical: list[bytes] = []
-        names: list[bytes] = []
-        for field in message.fields:
-            one = known.get(field) or (field.partition(b":")[0].lower(), relaxed_field(field))
-            self._fields[field] = one
-            names.append(one[0])
-            canonical.append(one[1])
-        order = self._order(tuple(names))
-        signed = b"".join([canonical[at] for at in order.indices])
+        canonical = self._canonical_fields(message.fields)
+        signed = b"".join([canonical[at] for at in self._order.indices])
+        order = self._order
         second, body_hash = now // 1000, self._body_hash(message.body)
         return tuple(self._signature(key, order.names, signed, body_hash, second) for key in self._keys)
 
@@ -147,22 +142,29 @@ class Signer:
             b"\r\n\t ".join([signature[at : at + 70] for at in range(0, len(signature), 70)]),
         )
 
-    def _order(self, names: tuple[bytes, ...]) -> "_Order":
-        order = self._orders.get(names)
-        if order is None:
-            if len(self._orders) >= _MOST_ORDERS:
-                self._orders.clear()
-            order = self._orders[names] = _order_of(names)
-        return order
+    def _canonical_fields(self, fields: tuple[bytes, ...]) -> list[bytes]:
+        """The canonical form of each field; only those that differ from the last message's are worked out."""
+        if len(fields) == len(self._fields):
+            for at, (field, last) in enumerate(zip(fields, self._fields, strict=True)):
+                if field != last:
+                    if not field.lower().startswith(self._names[at] + b":"):
+                        break
+                    self._canonical[at] = relaxed_field(field)
+            else:
+                self._fields = fields
+                return self._canonical
+        self._fields = fields
+        self._canonical = [relaxed_field(field) for field in fields]
+        names = tuple(field.partition(b":")[0].lower() for field in fields)
+        if names != self._names:
+            self._names, self._order = names, _order_of(names)
+        return self._canonical
 
     def _body_hash(self, body: bytes) -> bytes:
         if body is not self._hashed[0]:
             canonical = relaxed_body(body) if self._form == "relaxed" else simple_body(body)
             self._hashed = (body, binascii.b2a_base64(hashlib.sha256(canonical).digest(), newline=False))
         return self._hashed[1]
-
-
-_MOST_ORDERS = 100
 
 
 @dataclass(frozen=True, slots=True)

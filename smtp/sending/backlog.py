@@ -168,6 +168,8 @@ class Backlog:
             heapq.heappush(self._later, (due, self._number, job))
         else:
             self._enter(job)
+            if not self._turn:
+                return  # its group is full or closed: nobody could take it
         self._wake_one()
 
     def put_back(self, job: Job) -> None:
@@ -201,8 +203,8 @@ class Backlog:
                 queue.taken += 1
                 self._out += 1
                 self._look_at(queue)
-                if self._turn:
-                    self._wake_one()  # there may be one for the next worker, too
+                if self._waiting and self._has_another(workers):
+                    self._wake_one()
                 return job
         if self._full or self._closed:
             self._had_nothing = True
@@ -311,6 +313,12 @@ class Backlog:
         share = left if self._groups.is_alone else left * 3 // 4
         return max(1, min(share, self._groups.capacity(queue.name)))
 
+    def _has_another(self, workers: int) -> bool:
+        """Is there one for the next worker, too?  Of many groups only the next ones are asked."""
+        if len(self._turn) > _ASKED:
+            return True
+        return any(queue.jobs and queue.out < self._share(queue, workers) for queue in self._turn)
+
     def _enter(self, job: Job) -> None:
         group = self._groups.group_of(job.domain)
         if group is not None:
@@ -365,6 +373,7 @@ class Backlog:
 
 
 LOOK_UPS = 50  # at once
+_ASKED = 4
 _KEEP = 100
 _KEEP_FOR_S = 120.0
 _PUT_OFF_S = 155.0  # a little more than what may wait in memory

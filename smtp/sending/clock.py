@@ -24,9 +24,10 @@ class SteadyClock:
     def __init__(
         self,
         *,
-        wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
-        steady_ms: Callable[[], int] = lambda: _since_start_ns() // 1_000_000,
+        wall_ms: Callable[[], int] | None = None,
+        steady_ms: Callable[[], int] | None = None,
     ) -> None:
+        wall_ms, steady_ms = wall_ms or _wall_ms, steady_ms or _since_start_ms
         self._wall_ms = wall_ms
         self._steady_ms = steady_ms
         self._offset_ms = wall_ms() - steady_ms()
@@ -38,7 +39,7 @@ class SteadyClock:
         steady = self._steady_ms()
         expected = steady + self._offset_ms
         off = self._wall_ms() - expected
-        if abs(off) <= _FOLLOWED_MS:
+        if -_FOLLOWED_MS <= off <= _FOLLOWED_MS:
             self._offset_ms += off
             self._jump_ms = 0
             return expected + off
@@ -61,6 +62,12 @@ class SteadyClock:
         await asyncio.sleep(seconds)
 
 
-def _since_start_ns() -> int:
-    which = getattr(time, "CLOCK_BOOTTIME", None)  # Linux
-    return time.monotonic_ns() if which is None else time.clock_gettime_ns(which)
+_BOOTTIME = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # the former is Linux
+
+
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _since_start_ms() -> int:
+    return time.clock_gettime_ns(_BOOTTIME) // 1_000_000

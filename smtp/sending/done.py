@@ -103,7 +103,10 @@ class Remembered:
         return sum(map(len, self._periods.values()))
 
     def __contains__(self, key: int) -> bool:
-        return any(key in ids for ids in reversed(self._periods.values()))
+        for ids in reversed(self._periods.values()):  # noqa: SIM110 - asked several times per message
+            if key in ids:
+                return True
+        return False
 
     @property
     def periods(self) -> dict[int, DoneIds]:

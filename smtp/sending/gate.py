@@ -51,8 +51,8 @@ class Gate:
     def per_second(self) -> float:
         """Messages per second: the slower of control and campaign; 0 for no limit."""
         campaign = self.campaign
-        paces = (self._pace.per_second, campaign.pace.per_second if campaign is not None else 0.0)
-        return min((pace for pace in paces if pace > 0), default=0.0)
+        allowed, wanted = self._pace.per_second, campaign.pace.per_second if campaign is not None else 0.0
+        return min(allowed, wanted) if allowed > 0 and wanted > 0 else max(allowed, wanted)
 
     @property
     def connections(self) -> int:

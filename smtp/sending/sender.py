@@ -242,7 +242,9 @@ class Sender:
         now = self._clock.now()
         if job.expires_at is not None:
             due = min(due, job.expires_at)
-        if due - now >= (_PARK_IN_A_CROWD_AFTER_MS if self._is_crowded else _PARK_AFTER_MS) and not job.lane.is_closing:
+        wait_ms = due - now
+        is_long = wait_ms >= _PARK_IN_A_CROWD_AFTER_MS and (wait_ms >= _PARK_AFTER_MS or self._is_crowded)
+        if is_long and not job.lane.is_closing:
             self._recorder.park(job, due=due)
         else:
             self._backlog.put(job, due=due, now=now)

@@ -197,3 +197,28 @@ def test_a_file_that_is_no_key_is_named(tmp_path: Path, content: bytes, says: st
     file.write_bytes(content)
     with pytest.raises(UnusableKey, match=says):
         read_key(file, domain="shop.example")
+
+
+_SOME_FIELDS = st.lists(
+    st.sampled_from(
+        [
+            b"From: a@shop.example\r\n",
+            b"To: ann@example.com\r\n",
+            b"To: bob@example.com\r\n",
+            b"Subject: one\r\n",
+            b"Subject: two\r\n two again\r\n",
+            b"List-Id: <a>\r\n",
+            b"X-Other: x\r\n",
+        ]
+    ),
+    max_size=6,
+).map(tuple)
+
+
+@given(messages=st.lists(_SOME_FIELDS, max_size=6))
+def test_what_a_signer_remembers_of_the_last_message_changes_no_signature(messages: list[tuple[bytes, ...]]) -> None:
+    key = Key("shop.example", "s", Ed25519PrivateKey.generate())
+    remembers = Signer([key])
+    for fields in messages:
+        message = Message(fields, b"body\r\n")
+        assert remembers.signatures(message, now=0) == Signer([key]).signatures(message, now=0)
