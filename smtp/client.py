@@ -23,7 +23,7 @@ import structlog
 from policy.shaping import Shaping
 from smtp.attempts import TIMED_OUT, Attempt, Envelope, Impossible, Reply, Standing, Withheld
 from smtp.egress.outage import OurFault
-from smtp.mx import NextHop, NextHops, Target
+from smtp.mx import Found, NextHop, NextHops, Target
 from smtp.pools import UNREACHED, DeadAddresses, Group, Hop, Pools, is_no
 from smtp.session import CUT_BEFORE
 from smtp.tls.demand import ENCRYPT, label
@@ -133,7 +133,9 @@ class SmtpMailer:
 
     async def send(self, envelope: Envelope, *, go: Callable[[], bool]) -> Attempt:
         """Try once to deliver; never raises for what servers do."""
-        found = await self._next_hops.find(envelope.domain)
+        found: Found | None = self._next_hops.known(envelope.domain)
+        if found is None:
+            found = await self._next_hops.find(envelope.domain)
         if not isinstance(found, NextHop):
             return found
         if envelope.must_encrypt:
@@ -141,7 +143,7 @@ class SmtpMailer:
         hop = self._pools.hop(found)
         party = self._party(hop.group.key, envelope.domain)
         for tries_left in (2, 1, 0):
-            slot = await self._slot(hop, found, party)
+            slot = self._slot_at_hand(hop, party) or await self._slot(hop, found, party)
             if not isinstance(slot, _Slot):
                 return Withheld(slot.text) if isinstance(slot, OurFault) else slot
             reused = slot.session.used > 0
@@ -263,6 +265,18 @@ class SmtpMailer:
         await self._next_hops.close()
 
     # ---- a session for a message
+
+    def _slot_at_hand(self, hop: Hop, party: str) -> _Slot | None:
+        """An idle session, or room on a busy one if no more may be opened: what nearly all messages get."""
+        now = _now()
+        limits = hop.group.limits(now)
+        if self._ended or limits.suspended_until > now:
+            return None
+        if hop in self._resting_of:
+            return self._idle(hop) if self._has_share(party) else None
+        if self._sessions >= self._most or hop.group.sessions >= limits.connections:
+            return self._with_room(hop, party, now) if not self._resting else None
+        return None
 
     async def _slot(self, hop: Hop, found: NextHop, party: str) -> _Slot | Reply | Withheld:
         """An idle session, a new one, one that has room behind another message, or whatever comes first."""

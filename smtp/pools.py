@@ -95,6 +95,7 @@ class Pools:
         self._most = most
         self.groups: dict[str, Group] = {}
         self.hops: dict[tuple[str, str], Hop] = {}
+        self._met: dict[int, tuple[NextHop, Hop]] = {}  # by identity: a next hop is the same value for many messages
 
     def shape_of(self, found: NextHop) -> Shape:
         """A fixed next hop is shaped as a provider only if it stands for one that is known."""
@@ -110,6 +111,16 @@ class Pools:
 
     def hop(self, found: NextHop) -> Hop:
         """A next hop, new if it was not known."""
+        met = self._met.get(id(found))
+        if met is not None and met[0] is found:
+            return met[1]
+        if len(self._met) >= self._most:
+            self._met.clear()
+        hop = self._hop(found)
+        self._met[id(found)] = (found, hop)
+        return hop
+
+    def _hop(self, found: NextHop) -> Hop:
         key = self.key_of(found)
         hop = self.hops.get((key, found.name))
         if hop is None:
@@ -125,6 +136,7 @@ class Pools:
     def _forget_one(self) -> None:
         for key, hop in self.hops.items():
             if hop.is_idle:
+                self._met.clear()
                 del self.hops[key]
                 hop.group.hops -= 1
                 if not hop.group.hops and hop.group.pressure == Pressure():
