@@ -296,16 +296,22 @@ class Session(asyncio.Protocol):
         if self._needs_reset:
             self._needs_reset = False
             out.append(self._command(None, "rset", b"RSET\r\n"))
-        mail = b"MAIL FROM:<" + envelope.sender + b">"
-        if self._size_limit is not None:
-            mail += b" SIZE=%d" % len(envelope.data)
-        if envelope.smtputf8:
-            mail += b" SMTPUTF8 BODY=8BITMIME" if self._eight_bit else b" SMTPUTF8"
-        out.append(self._command(turn, "mail", mail + b"\r\n"))
-        if self._pipelining:
-            out.append(self._command(turn, "rcpt", b"RCPT TO:<" + envelope.recipient + b">\r\n"))
-            out.append(self._command(turn, "data", b"DATA\r\n"))
+        mail = b"MAIL FROM:<%b>%b\r\n" % (envelope.sender, self._parameters(envelope))
+        if not self._pipelining:
+            out.append(self._command(turn, "mail", mail))
+            return out
+        group = b"%bRCPT TO:<%b>\r\nDATA\r\n" % (mail, envelope.recipient)
+        self._put += len(group)
+        self._awaited.extend(((turn, "mail", self._put), (turn, "rcpt", self._put), (turn, "data", self._put)))
+        out.append(group)
         return out
+
+    def _parameters(self, envelope: Envelope) -> bytes:
+        """What follows the sender in MAIL (RFC 1870, 6531)."""
+        said = b"" if self._size_limit is None else b" SIZE=%d" % len(envelope.data)
+        if envelope.smtputf8:
+            said += b" SMTPUTF8 BODY=8BITMIME" if self._eight_bit else b" SMTPUTF8"
+        return said
 
     def _command(self, turn: _Turn | None, command: _Command, line: bytes) -> bytes:
         self._put += len(line)
@@ -323,10 +329,11 @@ class Session(asyncio.Protocol):
         out, self._out = self._out, []
         if self._over is not None or not out:
             return
+        size = self._put - self._written
         self._written = self._put
         if len(out) == 1:
             self._transport.write(out[0])
-        elif sum(map(len, out)) <= _JOIN_UP_TO:
+        elif size <= _JOIN_UP_TO:
             self._transport.write(b"".join(out))
         else:
             self._transport.writelines(out)
