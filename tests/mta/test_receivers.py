@@ -9,6 +9,7 @@ from itertools import count
 from pathlib import Path
 
 import dkim
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -90,7 +91,7 @@ async def test_a_message_goes_over_starttls_where_that_works_and_arrives_as_it_w
 
 
 async def test_a_message_that_must_be_encrypted_goes_over_starttls_or_not_at_all(server: MailServer) -> None:
-    one = dataclasses.replace(envelope("alice"), must_encrypt=True)
+    one = msgspec.structs.replace(envelope("alice"), must_encrypt=True)
     async with mailer(server.endpoint) as client:
         attempt = await client.send(one, go=yes)
     assert isinstance(attempt, Reply)
@@ -99,7 +100,7 @@ async def test_a_message_that_must_be_encrypted_goes_over_starttls_or_not_at_all
     else:
         assert (attempt.stage, attempt.code) == ("tls", None)
     async with mailer(server.clear) as client:
-        refused = await client.send(dataclasses.replace(envelope("alice"), must_encrypt=True), go=yes)
+        refused = await client.send(msgspec.structs.replace(envelope("alice"), must_encrypt=True), go=yes)
     assert isinstance(refused, Reply)
     assert (refused.stage, refused.code) == ("tls", None)
 

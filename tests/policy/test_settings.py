@@ -52,6 +52,7 @@ A_VALUE = {
     "unsubscribe_certificate": "/etc/mailcordon/unsubscribe.pem",
     "unsubscribe_key": "/etc/mailcordon/unsubscribe.key",
     "unsubscribe_plain_http": "true",
+    "shaping_file": "/etc/mailcordon/shaping.toml",
     "retries": "60,300,3600",
     "connections": "1000",
     "namespace": "mail",
