@@ -8,11 +8,12 @@ import subprocess
 import pytest
 
 from benchmarks import _postfix_tools
+from benchmarks._clients import SmtpSource, ours
 from benchmarks._debian import Unavailable, command_of, root_of
 from benchmarks._postfix_tools import SINK, SOURCE, as_nobody, tool
 from benchmarks._running import Failed, free_port
 from tests.mta.conftest import cannot_run
-from tests.smtp.servers import until
+from tests.smtp.servers import Script, scripted, until
 
 
 def test_smtp_source_and_smtp_sink_run_from_the_unpacked_package() -> None:
@@ -30,6 +31,19 @@ def test_smtp_source_and_smtp_sink_run_from_the_unpacked_package() -> None:
     finally:
         sink.kill()
         sink.wait()
+
+
+async def test_our_client_and_smtp_source_are_measured_over_the_same_way() -> None:
+    try:
+        source = SmtpSource(command_of(root_of("postfix", say=print), f"usr/sbin/{SOURCE}"))
+    except Unavailable as why:
+        cannot_run(why)
+    async with scripted(Script(ehlo=b"250-sink.example\r\n250 PIPELINING\r\n")) as sink, ours() as client:
+        for one in (client, source):
+            turn = await one.turn(port=sink.port, messages=30, size=1_200, connections=2)
+            assert turn.events == 30
+            assert turn.cpu_s > 0
+        assert len(sink.taken) == 60
 
 
 def test_an_installed_tool_is_taken_first(monkeypatch: pytest.MonkeyPatch) -> None:
