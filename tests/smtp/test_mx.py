@@ -207,6 +207,7 @@ def test_routes_come_before_the_name_servers_the_exact_one_first() -> None:
         "127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "0.0.0.0", "100.64.0.1", "224.0.0.1",
         "255.255.255.255", "192.0.2.1", "::1", "::", "fe80::1", "fe80::1%eth0", "fd00:ec2::254", "ff02::1",
         "::ffff:127.0.0.1", "::ffff:10.0.0.1", "2002:7f00:1::", "64:ff9b::7f00:1", "2001:db8::1",
+        "64:ff9b:1::a00:1", "fec0::1", "::10.0.0.1",
     ],
 )  # fmt: skip
 def test_addresses_inside_are_never_connected_to(address: str) -> None:
