@@ -139,7 +139,7 @@ class Session(asyncio.Protocol):
             self.load -= 1
 
     def rest(self, idle_s: float, then: Callable[["Session"], None]) -> None:
-        """Wait for the next transaction; ``then`` is called when none came for ``idle_s``."""
+        """Wait for the next transaction; ``then`` is called when none came for ``idle_s``, or the session has ended."""
         self._on_rested = then
         self._watch(idle_s)
 
@@ -197,6 +197,7 @@ class Session(asyncio.Protocol):
             awaited.popleft()
             if turn is None:
                 self._overheard(command, code, text)
+                out.extend(self._next_envelope())
             elif code == 421:
                 self._closed_by_server(turn, command, text)
             else:
@@ -274,8 +275,12 @@ class Session(asyncio.Protocol):
 
     def _next_envelope(self) -> list[bytes]:
         """What begins the next transaction, if there is one and the last one is far enough."""
-        if not self._pipelining and self._awaited:
-            return []
+        if not self._pipelining:
+            if self._awaited:
+                return []
+            if self._needs_reset and self._waiting:  # its answer comes first
+                self._watch(self._timeouts.command_s)
+                return self._reset()
         while self._enveloping is None and self._waiting:
             turn = self._waiting.popleft()
             if turn.answered.done():
@@ -292,10 +297,7 @@ class Session(asyncio.Protocol):
         self.used += 1
         if not self._awaited:
             self._watch(self._timeouts.command_s)
-        out: list[bytes] = []
-        if self._needs_reset:
-            self._needs_reset = False
-            out.append(self._command(None, "rset", b"RSET\r\n"))
+        out = self._reset() if self._needs_reset else []
         mail = b"MAIL FROM:<%b>%b\r\n" % (envelope.sender, self._parameters(envelope))
         if not self._pipelining:
             out.append(self._command(turn, "mail", mail))
@@ -305,6 +307,10 @@ class Session(asyncio.Protocol):
         self._awaited.extend(((turn, "mail", self._put), (turn, "rcpt", self._put), (turn, "data", self._put)))
         out.append(group)
         return out
+
+    def _reset(self) -> list[bytes]:
+        self._needs_reset = False
+        return [self._command(None, "rset", b"RSET\r\n")]
 
     def _parameters(self, envelope: Envelope) -> bytes:
         """What follows the sender in MAIL (RFC 1870, 6531)."""
@@ -394,6 +400,9 @@ class Session(asyncio.Protocol):
             first = False
         if self._goodbye is not None and not self._goodbye.done():
             self._goodbye.set_result(None)
+        if (then := self._on_rested) is not None:
+            self._on_rested = None
+            then(self)
 
     def _took(self, turn: _Turn) -> int:
         return round((self._loop.time() - turn.began) * 1000)

@@ -179,6 +179,44 @@ async def test_a_refused_recipient_is_followed_by_a_reset_in_the_same_write() ->
         assert isinstance(await next_answer, Reply)
 
 
+async def test_without_pipelining_a_reset_waits_for_its_answer_too() -> None:
+    async with connected(PLAIN) as (session, peer):
+        refused = sending(session, "unknown@example.com")
+        for said in (OK, b"550 5.1.1 no such user\r\n"):
+            await peer.line()
+            peer.say(said)
+        assert isinstance(await refused, Reply)
+        answer = sending(session)
+        assert await peer.line() == b"RSET\r\n"
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await peer._reader.readexactly(1)
+        for verb, said in ((b"MAIL", OK), (b"RCPT", OK), (b"DATA", GO_ON)):
+            peer.say(OK if verb == b"MAIL" else b"")
+            assert (await peer.line())[:4] == verb
+            peer.say(said)
+        await peer.content()
+        peer.say(OK)
+        accepted = await answer
+        assert isinstance(accepted, Reply)
+        assert accepted.accepted
+
+
+async def test_a_message_behind_a_reset_that_fails_was_not_begun() -> None:
+    async with connected(PLAIN) as (session, peer):
+        refused = sending(session, "unknown@example.com")
+        for said in (OK, b"550 5.1.1 no such user\r\n"):
+            await peer.line()
+            peer.say(said)
+        await refused
+        answer = sending(session)
+        assert await peer.line() == b"RSET\r\n"
+        peer.hang_up()
+        attempt = await answer
+        assert isinstance(attempt, Reply)
+        assert (attempt.stage, attempt.code) == ("mail", None)
+
+
 async def test_a_sender_that_is_stopped_between_envelope_and_content_sends_no_content() -> None:
     may_send = True
     async with connected() as (session, peer):
