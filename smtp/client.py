@@ -284,6 +284,7 @@ class SmtpMailer:
             now = _now()
             limits = hop.group.limits(now)
             if limits.suspended_until > now:
+                self._freed()  # whoever waits behind this message hears it, too
                 return Withheld(f"{hop.group.key} is suspended: {limits.why}")
             is_allowed = self._has_share(party)
             slot = self._idle(hop) if is_allowed else None
@@ -344,16 +345,18 @@ class SmtpMailer:
         return self._sessions < self._most and hop.group.sessions < hop.group.limits(now).connections
 
     def _made_room(self, hop: Hop, now: float, *, rested_s: float) -> bool:
-        """End a session that rests elsewhere, if that lets this hop open one."""
-        group_is_full = hop.group.sessions >= hop.group.limits(now).connections
-        if not group_is_full and self._sessions < self._most:
-            return False  # something else is in the way
-        for slot in self._resting:
+        """End sessions that rest elsewhere, as many as it takes for this hop to open one."""
+        connections = hop.group.limits(now).connections
+        for slot in list(self._resting):
+            group_is_full = hop.group.sessions >= connections
+            if not group_is_full and self._sessions < self._most:
+                return False  # something else is in the way
             if now - slot.rested_at < rested_s:
                 return False
             if slot.hop is not hop and (slot.hop.group is hop.group or not group_is_full):
                 self._leave(slot)
-                return self._may_open(hop, now)
+                if self._may_open(hop, now):
+                    return True
         return False
 
     async def _wait(self, hop: Hop, party: str) -> None:
@@ -437,6 +440,7 @@ class SmtpMailer:
             if opening.cancelled() and not _is_cancelled_itself():
                 return _CUT
             opening.cancel()
+            opening.add_done_callback(_cut_unused)  # it may have been opened at this very moment
             raise
         finally:
             self._opening.discard(opening)
@@ -473,10 +477,17 @@ class SmtpMailer:
             return
         if slot.in_process:
             self._freed()
-        elif slot.given >= self._messages(hop.group, _now()) or self._ended:
+        elif self._has_had_enough(slot) or self._ended:
             self._leave(slot)
         else:
             self._rest(slot)
+
+    def _has_had_enough(self, slot: _Slot) -> bool:
+        """Has it carried its messages, or are there more sessions than there may be by now?"""
+        group = slot.hop.group
+        now = _now()
+        too_many = self._sessions > self._most or group.sessions > group.limits(now).connections
+        return too_many or slot.given >= self._messages(group, now)
 
     def _rest(self, slot: _Slot) -> None:
         self._out_of_use(slot)
@@ -498,8 +509,12 @@ class SmtpMailer:
         return True
 
     def _rested(self, slot: _Slot) -> None:
-        if slot in self._resting:
+        if slot not in self._resting:
+            return
+        if slot.session.is_open:
             self._leave(slot)
+        else:
+            self._gone(slot)
 
     def _leave(self, slot: _Slot) -> None:
         self._gone(slot)
@@ -578,6 +593,12 @@ def _may_try_again(attempt: Attempt, category: str, *, reused: bool) -> bool:
     if attempt.code is None:
         return attempt.text == CUT_BEFORE or (reused and attempt.text != TIMED_OUT)
     return reused and attempt.code == 421 and category == _SESSION_LIMIT
+
+
+def _cut_unused(opening: asyncio.Task[Session | Reply]) -> None:
+    """Nobody waits for this session any more."""
+    if not opening.cancelled() and opening.exception() is None and not isinstance(opened := opening.result(), Reply):
+        opened.cut()
 
 
 def _is_cancelled_itself() -> bool:

@@ -141,7 +141,11 @@ class Pools:
                 hop.group.hops -= 1
                 if not hop.group.hops and hop.group.pressure == Pressure():
                     del self.groups[hop.group.key]
-                return
+                break
+        if len(self.groups) >= 2 * self._most:  # those that were in trouble are known a little longer
+            oldest = next((key for key, group in self.groups.items() if not group.hops), None)
+            if oldest is not None:
+                del self.groups[oldest]
 
 
 class DeadAddresses:
@@ -151,8 +155,11 @@ class DeadAddresses:
         self._until: dict[str, tuple[float, float]] = {}
 
     def failed(self, address: str, now: float) -> None:
-        """Nobody could be reached there; longer each time."""
-        _, pause_s = self._until.pop(address, (0.0, DEAD_S / 2))
+        """Nobody could be reached there; longer each time, and many that find it out together count as one."""
+        until, pause_s = self._until.get(address, (0.0, DEAD_S / 2))
+        if until > now:
+            return
+        self._until.pop(address, None)
         if len(self._until) >= _MOST_DEAD:
             self._until.pop(next(iter(self._until)))
         pause_s = min(DEAD_MOST_S, pause_s * 2)

@@ -12,10 +12,11 @@ from policy.shaping import Shaping
 from smtp.attempts import Attempt, Envelope, Reply, Withheld
 from smtp.client import Bounds, SmtpMailer
 from smtp.egress.ways import Egress
-from smtp.mx import NextHops, Target
+from smtp.mx import NextHop, NextHops, Target
 from smtp.opener import Opener
+from smtp.pools import DeadAddresses, Pools
 from smtp.session import CUT_BEFORE, Timeouts
-from tests.smtp.servers import SILENCE, Script, until
+from tests.smtp.servers import SILENCE, Raw, Script, raw, until
 from tests.smtp.zone import Zone, providers
 
 PATIENT = Timeouts(connect_s=30, greeting_s=30, command_s=30, dot_s=30)
@@ -354,3 +355,108 @@ async def test_fewer_connections_are_kept_to_and_more_wake_who_waits() -> None:
                 session.finish()
         await asyncio.sleep(0)
     assert all(map(is_accepted, await asyncio.gather(*sending)))
+
+
+# ---- what is counted, and who is woken
+
+
+async def test_as_many_rest_no_more_as_it_takes_to_let_another_hop_open_one() -> None:
+    book = Book("8.8.8.8", "8.8.4.4")
+    records = {("one.test", "MX"): ["1 mx.one.test."], ("mx.one.test", "A"): ["8.8.8.8"]}
+    records |= {("two.test", "MX"): ["1 mx.two.test."], ("mx.two.test", "A"): ["8.8.4.4"]}
+    client = SmtpMailer(NextHops(resolver=Zone(records)), book)
+    await rested(client, book, 3)
+    client.limit(1)
+    sending = asyncio.create_task(client.send(envelope("b@two.test"), go=yes))
+    await until(lambda: len(book.sessions) == 4)
+    await until(lambda: [one.is_open for one in book.sessions] == [False, False, False, True])
+    book.sessions[3].finish()
+    assert is_accepted(await sending)
+
+
+async def test_everybody_who_waits_hears_that_the_provider_is_suspended() -> None:
+    book = Book("8.8.8.8")
+    own = "[default]\nconnections = 1\n[[default.reaction]]\non = ['rate_limited_ip']\nsuspend_s = 60"
+    client = SmtpMailer(zone("8.8.8.8"), book, shaping=Shaping(own))
+    sending = [asyncio.create_task(client.send(envelope(one), go=yes)) for one in to("one.test", 4)]
+    await until(lambda: bool(book.sessions) and book.sessions[0].load == 1)
+    book.sessions[0].finish(Reply(stage="mail", code=450, text="4.7.28 unusual rate of mail from your IP address"))
+    async with asyncio.timeout(5):
+        first, *others = await asyncio.gather(*sending)
+    assert isinstance(first, Reply)
+    assert len(book.sessions) == 1
+    assert all(isinstance(one, Withheld) for one in others)
+
+
+async def test_a_session_that_the_server_ends_while_it_rests_is_not_counted_any_more() -> None:
+    is_enough = asyncio.Event()
+
+    async def behave(wire: Raw) -> None:
+        await wire.greet()
+        await wire.until_data()
+        await wire.content()
+        await wire.say(b"250 2.0.0 queued\r\n")
+        await is_enough.wait()
+
+    async with raw(behave) as server:
+        client = SmtpMailer(NextHops({"*": server}), Opener(hostname="me.example"))
+        await all_of(client, "a@one.test")
+        assert [one.sessions for one in client.standings()] == [1]
+        is_enough.set()
+        await until(lambda: [one.sessions for one in client.standings()] == [0])
+        await client.close()
+
+
+async def test_sessions_beyond_what_a_provider_bears_end_with_their_message() -> None:
+    book = Book("8.8.8.8")
+    own = "[[default.reaction]]\non = ['rate_limited_ip']\nconnections = 1\nfor_s = 600"
+    client = SmtpMailer(zone("8.8.8.8"), book, shaping=Shaping(own))
+    sending = [asyncio.create_task(client.send(envelope(one), go=yes)) for one in to("one.test", 4)]
+    await until(lambda: sum(one.load for one in book.sessions) == 4)
+    book.sessions[0].finish(Reply(stage="mail", code=450, text="4.7.28 unusual rate of mail from your IP address"))
+    for session in book.sessions[1:]:
+        session.finish()
+    await asyncio.gather(*sending)
+    await until(lambda: sum(one.is_open for one in book.sessions) == 1)
+    assert [one.sessions for one in client.standings()] == [1]
+
+
+async def test_a_message_cancelled_when_its_session_has_just_been_opened_leaves_none_behind() -> None:
+    book = Book("8.8.8.8")
+    client = SmtpMailer(zone("8.8.8.8"), book)
+    sending = asyncio.create_task(client.send(envelope("a@one.test"), go=yes))
+    while not book.sessions:  # noqa: ASYNC110 - that very turn of the loop
+        await asyncio.sleep(0)
+    sending.cancel()  # the opener has answered, and the message has not heard of it yet
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    assert not book.sessions[0].under_way
+    assert not book.sessions[0].is_open
+    assert [one.sessions for one in client.standings()] == [0]
+
+
+def test_groups_that_have_been_in_trouble_are_forgotten_like_all_others() -> None:
+    pools = Pools(Shaping(), most=10)
+    for number in range(100):
+        hop = pools.hop(NextHop(f"mx{number}.test", (Target(f"mx{number}.test", "8.8.8.8", 25),)))
+        hop.group.heard(Reply(stage="mail", code=421, text="4.7.0 too many connections"), float(number))
+    assert len(pools.hops) == 10
+    assert len(pools.groups) <= 20
+
+
+def test_many_that_fail_at_the_same_time_count_as_one() -> None:
+    dead = DeadAddresses()
+    for _ in range(5):
+        dead.failed("8.8.8.8", 100.0)
+    assert dead.until("8.8.8.8") == 160.0
+    dead.failed("8.8.8.8", 161.0)
+    assert dead.until("8.8.8.8") == 161.0 + 120.0
+
+
+async def rested(client: SmtpMailer, book: Book, count: int) -> None:
+    """Open so many sessions to one.test, and let them rest."""
+    sending = [asyncio.create_task(client.send(envelope(one), go=yes)) for one in to("one.test", count)]
+    await until(lambda: sum(one.load for one in book.sessions) == count)
+    for session in book.sessions:
+        session.finish()
+    await asyncio.gather(*sending)
