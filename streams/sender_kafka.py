@@ -276,19 +276,25 @@ class KafkaInbox:
         self._opened.add(partition)
 
     async def take(self, most: int, *, timeout_s: float) -> Sequence[tuple[Position, OutboundFrame | Malformed]]:
-        """Up to ``most`` frames of opened partitions; raises what went wrong when partitions moved."""
+        """Up to ``most`` frames of opened partitions; raises what went wrong when partitions moved.
+
+        Frames that were read before partitions moved, while a dead letter was on its way, are not handed out: when
+        such a partition comes back to us, the frames before them are read again, and must be known first.
+        """
         if self._failure is not None:
             raise self._failure
-        opened = [TopicPartition(self._topic, partition) for partition in self._opened]
+        opened = self._opened
         if not opened or most <= 0:
             await asyncio.sleep(timeout_s)
             return []
         try:
             async with asyncio.timeout(timeout_s + 1.0):  # while partitions move nothing is handed out
-                found = await self._consumer.getmany(*opened, timeout_ms=int(timeout_s * 1000), max_records=most)
+                places = [TopicPartition(self._topic, partition) for partition in opened]
+                found = await self._consumer.getmany(*places, timeout_ms=int(timeout_s * 1000), max_records=most)
         except (TimeoutError, IllegalStateError):
             return []
-        return [await self._frame(record) for records in found.values() for record in records]
+        taken = [await self._frame(record) for records in found.values() for record in records]
+        return taken if self._opened is opened else []
 
     def assured(self, partition: int) -> bool:
         """Is the partition ours beyond doubt?"""
@@ -374,7 +380,7 @@ class KafkaInbox:
     async def moved_away(self, owner: Owner) -> None:
         """The group takes all partitions back before it gives them out anew."""
         ours = sorted(self._offsets)
-        self._opened.clear()
+        self._opened = set()
         try:
             await owner.revoked(ours)
         finally:
