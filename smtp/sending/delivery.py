@@ -99,8 +99,11 @@ class Delivery:
         if closed_for_s := self._mailer.closed_for_s(job.domain):
             self._later(job, self._clock.now() + max(1, round(closed_for_s * 1000)))
             return None
+        is_paced = self._gate.per_second > 0
         if not await self._turn(job):
             self._backlog.put_back(job)
+            return None
+        if is_paced and self._is_over(job, campaign):  # it may have waited for minutes
             return None
         envelope = await self._composed(job, campaign)
         if isinstance(envelope, Unsendable):

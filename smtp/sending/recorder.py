@@ -69,7 +69,7 @@ class _Page:
     @property
     def is_clean(self) -> bool:
         """Is everything written and told?"""
-        return not (self.intents or self.settled or self.to_park or self.untold or self.is_being_written)
+        return not (self.has_something or self.untold or self.is_being_written)
 
     @property
     def has_something(self) -> bool:
@@ -150,8 +150,13 @@ class Recorder:
         self._to_write.set()
 
     async def append_piece(self, lane: Lane, piece: Piece) -> None:
-        """Write a piece of a snapshot in an entry of its own; returns when that is safe."""
+        """Write a piece of a snapshot in an entry of its own; returns when that is safe.
+
+        A lane that is given up takes no more: a piece that came after its next owner's entries would not be true.
+        """
         page = self._page(lane)
+        if lane.is_closing:
+            raise PartitionLost
         safe: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         page.piece = (piece, safe)
         self._to_write.set()

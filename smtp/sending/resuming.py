@@ -54,10 +54,11 @@ class Resuming:
         due = waiting.take(self._clock.now() + AHEAD_MS, most=min(room, _AT_ONCE))
         wanted = {key for key in due if key not in lane.unfinished and key not in lane.resumed}
         while wanted and (places := self._places(lane, wanted)):
-            async for _, entry in self._ledger.pick(lane.partition, sorted(set(places.values()))):
+            async for offset, entry in self._ledger.pick(lane.partition, sorted(set(places.values()))):
                 for parked in entry.parked:
                     key = id_hash(parked.message.message_id)
-                    if key in wanted and key in waiting and not lane.is_closing:
+                    is_newest = places.get(key) == offset  # an older record may stand where a neighbour is read
+                    if is_newest and key in wanted and key in waiting and not lane.is_closing:
                         wanted.discard(key)
                         self._back(lane, key, parked)
                 if lane.is_closing:

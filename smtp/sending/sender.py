@@ -159,12 +159,13 @@ class Sender:
                 await self._inbox.start(self._lanes)
                 serving += [
                     tasks.create_task(self._resuming.run()),
-                    tasks.create_task(self._snapshots.run()),
                     tasks.create_task(self._expire()),
                 ]
+                snapshots = tasks.create_task(self._snapshots.run())
                 fetching = tasks.create_task(self._fetch())
                 workers = [tasks.create_task(self._work(number)) for number in range(self._bounds.workers)]
                 await self._stopping.wait()
+                snapshots.cancel()  # half of one does no harm
                 await self._finish(workers)
                 await fetching
                 for task in serving:
@@ -237,10 +238,14 @@ class Sender:
     def _later(self, job: Job, due: int) -> None:
         """Wait in memory, or, if that would be for long and take others' room, in the ledger.
 
-        A message whose time is over before is looked at then.
+        A message whose time is over before is looked at then; one whose time is over is settled, because servers that
+        are left alone for long would not let any worker see it.
         """
         now = self._clock.now()
         if job.expires_at is not None:
+            if job.expires_at <= now and not job.lane.is_closing:
+                self._delivery.conclude_expired(job)
+                return
             due = min(due, job.expires_at)
         wait_ms = due - now
         is_long = wait_ms >= _PARK_IN_A_CROWD_AFTER_MS and (wait_ms >= _PARK_AFTER_MS or self._is_crowded)

@@ -341,3 +341,26 @@ async def test_mail_for_a_suspended_provider_waits_in_the_ledger_untried(stage: 
         told = [result for results in (await stage.told()).values() for result in results]
     assert (parked, suspended, len(own.taken)) == (60, 1.0, 60)
     assert sum(result.outcome == "deferred" for result in told) < 30  # those that were under way when it began
+
+
+async def test_who_is_suppressed_while_the_pace_lets_it_wait_is_not_sent_to(stage: Stage) -> None:
+    stage.control(per_second=0.01)
+    async with scripted(Script()) as server:
+        await stage.send("ann", "bob")
+        async with stage.sender(server.endpoint) as running:
+            await stage.has_outcomes(1)
+            await until(lambda: running.sender._lanes.in_hand == 1)
+            stage.board.suppressions |= {"h-ann": "unsubscribe", "h-bob": "unsubscribe"}
+            stage.control()
+            outcomes = await stage.has_outcomes(2)
+    assert sorted(outcomes.values()) == ["accepted", "suppressed"]
+    assert len(server.taken) == 1
+
+
+async def test_who_expires_while_its_servers_are_left_alone_is_settled(stage: Stage) -> None:
+    stage.control()
+    async with scripted(Script()) as server, stage.sender(server.endpoint) as running:
+        running.sender._mailer.admit = lambda group: 7200.0  # type: ignore[method-assign]
+        await stage.send("ann", expires_at=stage.clock.now() + 300)
+        outcomes = await stage.has_outcomes(1, within_s=3)
+    assert outcomes == {"m-ann": "expired"}

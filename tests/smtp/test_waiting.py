@@ -1,6 +1,7 @@
 """Messages that wait in the ledger, and the snapshots that keep it short."""
 
 import asyncio
+import time
 from array import array
 from base64 import b64encode
 from collections import Counter
@@ -14,8 +15,10 @@ from schemas.sending import OutboundMessage
 from smtp.sending.backlog import Lane
 from smtp.sending.done import KEPT_MS, PERIOD_MS, Remembered, id_hash, little_endian
 from smtp.sending.memory import WITHHELD, Memory
-from smtp.sending.recorder import Recorder
+from smtp.sending.recorder import PartitionLost, Recorder
+from smtp.sending.resuming import Resuming
 from smtp.sending.tiers import Tiers
+from tests.smtp.doubles import MemoryLedger, MovedClock
 from tests.smtp.sender_contract import Stage, names
 from tests.smtp.servers import SILENCE, Script, scripted, until
 from tests.smtp.test_sender import MemoryWorld, recording
@@ -322,6 +325,31 @@ async def test_who_waited_and_is_in_doubt_then_is_treated_as_the_campaign_says(
     assert len(server.taken) == copies
 
 
+async def test_of_a_message_that_was_parked_twice_the_newer_record_comes_back(world: MemoryWorld) -> None:
+    ledger, clock = MemoryLedger(world.broker, "l"), MovedClock()
+    lane = Lane(0, "t", Memory(), is_open=True)
+    soon, later = clock.now() + 300_000, clock.now() + 900_000
+    for parked in ([parked_once("ann", soon), parked_once("bob", later)], [parked_once("ann", later, attempts=2)]):
+        entry = LedgerEntry(sender="s-0", at=1, parked=parked)
+        lane.memory.apply(await ledger.append(0, entry), entry)
+    back: dict[str, int] = {}
+    resuming = Resuming(
+        lanes=[lane],
+        ledger=ledger,
+        clock=clock,
+        most=9,
+        enter=lambda job, due: back.update({job.message_id: job.attempts}),
+    )
+    clock.advance(1_000)
+    await resuming._resume(lane)
+    assert back == {"ann": 2, "bob": 1}
+
+
+def parked_once(name: str, due: int, *, attempts: int = 1) -> Parked:
+    message = OutboundMessage(message_id=name, address=f"{name}@example.com", address_hash="h")
+    return Parked(message=message, content="hello", offset=0, starts_at=0, attempts=attempts, due=due)
+
+
 # The sender: snapshots.
 
 
@@ -379,3 +407,37 @@ async def test_between_the_pieces_of_a_snapshot_other_entries_are_written(world:
 async def _pieces(recorder: Recorder, lane: Lane, count: int) -> None:
     for _ in range(count):
         await recorder.append_piece(lane, lambda: (Snapshot(since=0), []))
+
+
+async def test_a_partition_that_is_given_up_waits_for_the_piece_on_its_way_and_no_other(
+    world: MemoryWorld,
+) -> None:
+    recorder, lane, _ = await recording(world, names(1))
+    world.broker.delay_s = 0.05
+    writing = asyncio.create_task(recorder.write())
+    pieces = asyncio.create_task(_pieces(recorder, lane, 3))
+    await asyncio.sleep(0)
+    lane.is_closing = True
+    await recorder.drain([lane])
+    recorder.close(lane)
+    with pytest.raises(PartitionLost):
+        await pieces
+    given_up = len(world.broker.ledger[0])
+    await asyncio.sleep(0.1)  # longer than an entry is on its way
+    writing.cancel()
+    assert (given_up, len(world.broker.ledger[0])) == (1, 1)
+
+
+async def test_who_is_stopped_does_not_wait_for_its_snapshot(
+    stage: Stage, world: MemoryWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("smtp.sending.snapshots._IDS_IN_A_PIECE", 1)  # so that it takes a hundred entries
+    stage.control()
+    async with scripted(Script()) as server:
+        await stage.send(*names(100))
+        async with stage.sender(server.endpoint, snapshot_after=100):
+            await stage.has_outcomes(100)
+            world.broker.delay_s = 0.05
+            await until(lambda: any(entry.snapshot for entry in world.broker.ledger[0]))
+            asked = time.monotonic()
+        assert time.monotonic() - asked < 2
