@@ -1,7 +1,7 @@
-"""What the delivery client keeps: sessions by next hop, next hops by group, and what each group may ask for now.
+"""The next hops of the delivery client, by group, with the sessions that they have and what each group may ask for now.
 
-A group is what limits hold for: a provider with all its servers, or one next hop.  Values and counts only; who opens,
-sends and waits is :mod:`smtp.client`.
+A group is what limits hold for: a provider with all its servers, or one next hop.  Values and counts only; who opens
+and sends is :mod:`smtp.client`, which session a message takes is :mod:`smtp.sessions`.
 """
 
 from dataclasses import dataclass, field
