@@ -187,6 +187,7 @@ class Backlog:
             self._enter(heapq.heappop(self._later)[2])
         while self._closed and self._closed[0][0] <= now:
             self._look_at(heapq.heappop(self._closed)[2])
+        has_closed = False
         for _ in range(len(self._turn)):
             queue = self._turn.popleft()
             queue.is_in_turn = False
@@ -196,6 +197,7 @@ class Backlog:
                 self._full[queue] = None
             elif (wait_s := self._groups.admit(queue.name)) > 0:
                 self._close(queue, now, wait_s)
+                has_closed = True
             else:
                 job = queue.jobs.popleft()
                 job.group = queue.name
@@ -203,7 +205,7 @@ class Backlog:
                 queue.taken += 1
                 self._out += 1
                 self._look_at(queue)
-                if self._waiting and self._has_another(workers):
+                if self._waiting and (has_closed or self._has_another(workers)):  # who waits looks when it opens
                     self._wake_one()
                 return job
         if self._full or self._closed:

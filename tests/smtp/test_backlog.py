@@ -246,6 +246,18 @@ async def test_whoever_waits_is_woken_by_what_comes_and_by_what_becomes_due() ->
     await asyncio.wait_for(shelf.backlog.wait(0, at_most_s=30), 1)
 
 
+async def test_a_group_that_must_wait_a_moment_is_somebodys_to_wait_for() -> None:
+    shelf = Shelf()
+    shelf.known.waits["a"] = 0.05
+    shelf.put("a1")
+    shelf.put("b1", domain="b.example")
+    waiting = asyncio.create_task(shelf.backlog.wait(0, at_most_s=30))
+    await asyncio.sleep(0)
+    assert shelf.take() == "b1"  # by a worker that is busy now
+    async with asyncio.timeout(5):
+        await waiting
+
+
 async def test_a_waiter_that_is_cancelled_leaves_its_turn_to_others() -> None:
     shelf = Shelf()
     first, second = (asyncio.create_task(shelf.backlog.wait(0, at_most_s=30)) for _ in range(2))
