@@ -12,16 +12,16 @@ LOOK_EVERY_S = 10.0
 
 
 class Certificate:
-    """``context`` is for servers; connections that begin after a change get the new certificate.
+    """``context`` is for a server's next connection: after a change it is another one, with the new certificate alone.
 
+    (A context that gets a second certificate keeps the first, too, if its key is of another kind.)
     Raises OSError (of which ssl.SSLError is one) for files that cannot be used.
     """
 
     def __init__(self, certificate: Path, key: Path) -> None:
         self._files = (certificate, key)
         self._seen = self._state()
-        self.context = _fresh()
-        self.context.load_cert_chain(*self._files)
+        self.context = self._fresh()
 
     def look(self) -> None:
         """Read the files again, if they changed; what cannot be used is told, and the old certificate stays."""
@@ -29,8 +29,7 @@ class Certificate:
             state = self._state()
             if state == self._seen:
                 return
-            _fresh().load_cert_chain(*self._files)  # a key that does not fit must not reach the context in use
-            self.context.load_cert_chain(*self._files)
+            self.context = self._fresh()
         except OSError as failed:
             log.error("new certificate cannot be used, the old one stays", failure=str(failed))  # noqa: TRY400
         else:
@@ -47,9 +46,9 @@ class Certificate:
         found = [file.stat() for file in self._files]
         return tuple((one.st_ino, one.st_mtime_ns, one.st_size) for one in found)
 
-
-def _fresh() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    return context
+    def _fresh(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["http/1.1"])
+        context.load_cert_chain(*self._files, password="")  # one with a passphrase is refused, not asked for
+        return context

@@ -6,6 +6,7 @@ nobody, answers one request per connection, and believes only what stands in the
 """
 
 import asyncio
+import logging
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ from urllib.parse import parse_qs
 
 import structlog
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from policy.settings import Endpoint
 from policy.tokens import Forged, Leave, read_unsubscribe_token
@@ -23,7 +25,7 @@ from schemas.sending import Campaign
 from smtp import unsubscribe_pages as pages
 from smtp.certificates import LOOK_EVERY_S, Certificate
 from smtp.gate import Gate, Limits, client_of
-from smtp.http_guard import Guard
+from smtp.http_guard import Entrance
 from smtp.mime import TooComplexError, read
 from smtp.return_path_hooks import Publish
 from smtp.return_path_metrics import Metrics
@@ -31,6 +33,10 @@ from smtp.returned import Context
 from smtp.unsubscribing import unsubscribed
 
 log = structlog.get_logger()
+
+_http_log = logging.getLogger("mailcordon.unsubscribe_web")
+_http_log.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError)))
+"""What is no HTTP is answered 400 and not logged: it is a stranger's text, with a whole link in it perhaps."""
 
 ALLOWED = "GET, HEAD, POST, OPTIONS"
 _WAYS: Mapping[str, Literal["one-click", "page"]] = {"One-Click": "one-click", pages.BUTTON: "page"}
@@ -49,6 +55,7 @@ class WebLimits:
     field_bytes: int = 8_190
     body_s: float = 10.0
     publish_s: float = 20.0
+    handshake_s: float = 10.0
     connection_s: float = 60.0
 
 
@@ -92,12 +99,13 @@ class UnsubscribeWeb:
         self._runner = web.AppRunner(
             application,
             access_log=None,  # it would hold the links
+            logger=_http_log,
             max_line_size=limits.line_bytes,
             max_field_size=limits.field_bytes,
             auto_decompress=False,
             shutdown_timeout=limits.publish_s,
         )
-        self._server: asyncio.Server | None = None
+        self._entrance: Entrance | None = None
         self._keeping: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -105,26 +113,26 @@ class UnsubscribeWeb:
         await self._runner.setup()
         serve = self._runner.server
         assert serve is not None, "set up above"  # noqa: S101 - narrows the type
-        tls = self._certificate.context if self._certificate is not None else None
-        self._server = await asyncio.get_running_loop().create_server(
-            lambda: Guard(serve(), self._gate, self._metrics, closes_after_s=self._limits.connection_s),
-            self.endpoint.host,
-            self.endpoint.port,
-            ssl=tls,
-            ssl_handshake_timeout=10.0 if tls else None,
+        certificate = self._certificate
+        self._entrance = Entrance(
+            serve,
+            self._gate,
+            self._metrics,
+            closes_after_s=self._limits.connection_s,
+            handshake_s=self._limits.handshake_s,
+            tls=(lambda: certificate.context) if certificate is not None else None,
         )
-        host, port = self._server.sockets[0].getsockname()[:2]
-        self.endpoint = Endpoint(host, port)
-        if self._certificate is not None:
-            self._keeping = asyncio.create_task(self._certificate.keep(self._look_every_s))
-        log.info("unsubscribe links are served", endpoint=str(self.endpoint), tls=tls is not None)
+        self.endpoint = await self._entrance.open(self.endpoint)
+        if certificate is not None:
+            self._keeping = asyncio.create_task(certificate.keep(self._look_every_s))
+        log.info("unsubscribe links are served", endpoint=str(self.endpoint), tls=certificate is not None)
 
     async def stop(self) -> None:
         """Take no more; what waits for Kafka is answered first."""
         if self._keeping is not None:
             self._keeping.cancel()
-        if self._server is not None:
-            self._server.close()
+        if self._entrance is not None:
+            await self._entrance.close()
         await self._runner.cleanup()
 
     async def _answer(self, request: web.Request) -> web.Response:
@@ -178,7 +186,8 @@ class UnsubscribeWeb:
 
     def _client(self, request: web.Request) -> str:
         if self._certificate is None:
-            forwarded = request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()
+            lines = request.headers.getall("X-Forwarded-For", [""])  # a proxy may add a line of its own: the last one
+            forwarded = lines[-1].rpartition(",")[2].strip()
             if forwarded:
                 return client_of((forwarded[:100], 0))
         peer = request.transport.get_extra_info("peername") if request.transport is not None else None

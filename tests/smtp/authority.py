@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
@@ -34,7 +34,7 @@ class Identity:
     """A certificate, its key, and what it is sent with."""
 
     certificate: x509.Certificate
-    key: ec.EllipticCurvePrivateKey
+    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
     above: tuple[x509.Certificate, ...] = ()
 
     @property
@@ -68,9 +68,10 @@ def identity(
     ends: dt.timedelta = DAY,
     common_name: str | None = None,
     for_clients: bool = False,
+    key: rsa.RSAPrivateKey | None = None,
 ) -> Identity:
     """A certificate for the names; ``by`` has issued it, or it has itself.  Times are told from now."""
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = key or ec.generate_private_key(ec.SECP256R1())
     subject = _name(common_name or (names[0] if names else "nobody"))
     now = dt.datetime.now(dt.UTC).replace(microsecond=0)
     issuer_key = by.key if by else key

@@ -1,6 +1,7 @@
 """The server behind unsubscribe links, over real HTTPS: who presses is out, who looks is not, who forges is told."""
 
 import asyncio
+import logging
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -11,7 +12,14 @@ import aiohttp
 import msgspec
 import pytest
 from aiohttp import FormData
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
+from multidict import CIMultiDict
 
 from policy.settings import Endpoint
 from policy.tokens import address_hash, unsubscribe_token
@@ -291,6 +299,15 @@ async def test_too_many_requests_of_one_client_are_put_off_and_others_are_not() 
     assert statuses == [200, 200, 429, 429, 200]
 
 
+async def test_a_proxy_that_adds_a_line_of_its_own_is_believed_and_not_the_client() -> None:
+    async with serving(Kafka(), limits=WebLimits(requests_per_minute=1)) as browser:
+        statuses = []
+        for number in range(2):  # as HAProxy does: the client's line stays, its own comes last
+            lines = [("X-Forwarded-For", f"198.51.100.{number}"), ("X-Forwarded-For", "192.0.2.1")]
+            statuses.append((await browser.ask("GET", "/", headers=CIMultiDict(lines)))[0])
+    assert statuses == [404, 429]
+
+
 async def test_over_https_nobody_is_believed_about_where_he_comes_from(tmp_path: Path) -> None:
     async with https(tmp_path, Kafka(), limits=WebLimits(requests_per_minute=1)) as browser:
         statuses = [
@@ -321,15 +338,49 @@ async def test_connections_beyond_the_limit_are_closed_and_later_ones_let_in() -
             await browser.ask("GET", "/")
         first.close()
         await first.wait_closed()
+        assert await asyncio.wait_for(let_in(browser), 10) == 404
 
-        async def is_let_in() -> int:
-            while True:
-                try:
-                    return (await browser.ask("GET", "/"))[0]
-                except aiohttp.ClientError:
-                    await asyncio.sleep(0.01)
 
-        assert await asyncio.wait_for(is_let_in(), 10) == 404
+async def let_in(browser: Browser) -> int:
+    while True:
+        try:
+            return (await browser.ask("GET", "/"))[0]
+        except aiohttp.ClientError:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_handshake_that_never_ends_counts_as_a_connection(tmp_path: Path) -> None:
+    async with https(tmp_path, Kafka(), limits=WebLimits(connections_per_client=1)) as browser:
+        _, silent = await asyncio.open_connection("127.0.0.1", browser.port)
+        with pytest.raises(aiohttp.ClientError):
+            await browser.ask("GET", "/")
+        assert browser.counted("too_many") == 1
+        silent.close()
+        await silent.wait_closed()
+        assert await asyncio.wait_for(let_in(browser), 10) == 404
+
+
+@pytest.mark.parametrize("said", [b"", b"\x16\x03\x01", b"GET / HTTP/1.1\r\n\r\n"], ids=["silent", "cut", "no-tls"])
+async def test_whoever_ends_no_handshake_makes_room_again(tmp_path: Path, said: bytes) -> None:
+    limits = WebLimits(connections_per_client=1, handshake_s=0.1)
+    async with https(tmp_path, Kafka(), limits=limits) as browser:
+        reader, writer = await asyncio.open_connection("127.0.0.1", browser.port)
+        writer.write(said)
+        async with asyncio.timeout(10):
+            with suppress(ConnectionResetError):
+                await reader.read()
+            assert await let_in(browser) == 404
+        writer.close()
+
+
+async def test_the_end_does_not_wait_for_handshakes(tmp_path: Path) -> None:
+    async with asyncio.timeout(5), https(tmp_path, Kafka()) as browser:
+        reader, writer = await asyncio.open_connection("127.0.0.1", browser.port)
+        await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        with suppress(ConnectionResetError):
+            await reader.read()
+    writer.close()
 
 
 @pytest.mark.parametrize("line", [b"GET /" + b"a" * 5_000, b"GET / HTTP/1.1\r\nX: " + b"a" * 9_000, b"NONSENSE"])
@@ -341,6 +392,44 @@ async def test_headers_beyond_the_limit_are_refused(line: bytes) -> None:
             answer = await reader.read()
         writer.close()
     assert answer.startswith((b"HTTP/1.1 400", b"HTTP/1.0 400")), answer
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"GET /u/{token()}{'a' * 5_000} HTTP/1.1",
+        f"GET http://[{token()} HTTP/1.1",
+        f"GET /u/{token()} HTTP/1.1\r\nX Y: 1",
+        f"{token()} / HTTP/1.1",
+    ],
+    ids=["long", "url", "field", "method"],
+)
+async def test_what_strangers_say_instead_of_http_is_not_logged(line: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(Kafka()) as browser:
+        reader, writer = await asyncio.open_connection("127.0.0.1", browser.port)
+        writer.write(line.encode() + b"\r\n\r\n")
+        async with asyncio.timeout(10):
+            assert (await reader.read()).startswith(b"HTTP/1.0 400")
+        writer.close()
+    assert [one.getMessage() for one in caplog.records if one.levelno > logging.DEBUG] == []
+
+
+async def test_a_certificate_with_a_key_of_another_kind_replaces_the_old_one(tmp_path: Path) -> None:
+    certificate = Certificate(*written(identity(HOST), tmp_path))
+    key = rsa.generate_private_key(65537, 2048)
+    new = identity(HOST, key=key)
+    written(new, tmp_path)
+    certificate.look()
+    async with serving(Kafka(), certificate=certificate, trusted=new) as browser:
+        assert (await browser.ask("GET", "/"))[0] == 404
+
+
+def test_a_key_with_a_passphrase_is_refused_and_nobody_is_asked_for_it(tmp_path: Path) -> None:
+    one = identity(HOST)
+    files = written(one, tmp_path)
+    files[1].write_bytes(one.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")))
+    with pytest.raises(ssl.SSLError):
+        Certificate(*files)
 
 
 async def test_a_renewed_certificate_is_used_without_a_restart(tmp_path: Path) -> None:
