@@ -267,7 +267,9 @@ def _own_field(name: str, lower: str, value: str) -> bytes:
     if lower == "reply-to":
         return field(name, ", ".join(mailbox(shown, _valid(address)) for shown, address in getaddresses([value])))
     if lower.startswith("list-") and lower != "list-id":
-        return field(name, quote(value, _IN_URL))  # addresses of pages and mailboxes are ASCII (RFC 3986 2.5)
+        return field(
+            name, quote(value, _IN_URL, errors="replace")
+        )  # addresses of pages and mailboxes are ASCII (RFC 3986 2.5)
     return unstructured(name, value)
 
 

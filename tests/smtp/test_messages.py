@@ -162,6 +162,11 @@ def test_unsubscribe_addresses_with_other_letters_become_percent_codes() -> None
     assert b"List-Unsubscribe: <https://u.example/?n=Zo%C3%AB>\r\n" in data
 
 
+def test_half_a_character_in_an_unsubscribe_address_is_replaced_as_elsewhere() -> None:
+    data = built(Content(headers={"List-Unsubscribe": "<https://u.example/?n=\ud800>"})).data()
+    assert b"List-Unsubscribe: <https://u.example/?n=?>\r\n" in data
+
+
 def test_a_reply_to_name_is_encoded_and_its_address_is_not() -> None:
     data = built(Content(headers={"Reply-To": "Zoë <zoe@shop.example>"})).data()
     assert b"Reply-To: =?utf-8?q?Zo=C3=AB?= <zoe@shop.example>\r\n" in data
