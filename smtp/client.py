@@ -82,7 +82,7 @@ class SmtpMailer:
         if not isinstance(found, NextHop):
             return found
         if envelope.must_encrypt:
-            found = found.at_least(ENCRYPT)
+            found = self._pools.encrypted(found)
         hop = self._pools.hop(found)
         party = self._party(hop.group.key, envelope.domain)
         for tries_left in (2, 1, 0):

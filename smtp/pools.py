@@ -14,6 +14,7 @@ from policy.shaping import Shape, Shaping
 from smtp.attempts import Attempt, Reply
 from smtp.mx import NextHop
 from smtp.sending.pace import Bucket
+from smtp.tls.demand import ENCRYPT
 
 log = structlog.get_logger()
 
@@ -21,6 +22,7 @@ UNREACHED = 5  # sessions opened at once with servers that have not answered yet
 DEAD_S = 60.0
 DEAD_MOST_S = 600.0
 _MOST_DEAD = 10_000
+_TOGETHER_S = 1.0  # connections to an address that fail within so long
 
 
 @dataclass(slots=True, eq=False)
@@ -96,6 +98,7 @@ class Pools:
         self.groups: dict[str, Group] = {}
         self.hops: dict[tuple[str, str], Hop] = {}
         self._met: dict[int, tuple[NextHop, Hop]] = {}  # by identity: a next hop is the same value for many messages
+        self._encrypted: dict[int, tuple[NextHop, NextHop]] = {}  # by identity, too
 
     def shape_of(self, found: NextHop) -> Shape:
         """A fixed next hop is shaped as a provider only if it stands for one that is known."""
@@ -119,6 +122,17 @@ class Pools:
         hop = self._hop(found)
         self._met[id(found)] = (found, hop)
         return hop
+
+    def encrypted(self, found: NextHop) -> NextHop:
+        """The same next hop with connections that are encrypted at least."""
+        known = self._encrypted.get(id(found))
+        if known is not None and known[0] is found:
+            return known[1]
+        if len(self._encrypted) >= self._most:
+            self._encrypted.clear()
+        demanded = found.at_least(ENCRYPT)
+        self._encrypted[id(found)] = (found, demanded)
+        return demanded
 
     def _hop(self, found: NextHop) -> Hop:
         key = self.key_of(found)
@@ -157,7 +171,7 @@ class DeadAddresses:
     def failed(self, address: str, now: float) -> None:
         """Nobody could be reached there; longer each time, and many that find it out together count as one."""
         until, pause_s = self._until.get(address, (0.0, DEAD_S / 2))
-        if until > now:
+        if now < until - pause_s + _TOGETHER_S:
             return
         self._until.pop(address, None)
         if len(self._until) >= _MOST_DEAD:
