@@ -156,17 +156,24 @@ def _print(checked: Checked, connection: dict[str, Any] | None) -> None:
 async def _check(settings: Settings, mx: str | None) -> tuple[Checked, dict[str, Any] | None]:
     egress = way_out(settings)
     relay = smarthost(settings)
-    checked = await (await check_of(settings, egress))()
     mx = mx or (str(relay.where) if relay is not None else None)
-    if mx is None or checked.trouble is not None:
+    where = _server(mx) if mx is not None else None
+    checked = await (await check_of(settings, egress))()
+    if mx is None or where is None or checked.trouble is not None:
         return checked, None
     opener = Opener(hostname=checked.ehlo, egress=egress, smarthost=relay)
-    return checked, await _try(mx, settings, opener)
+    return checked, await _try(mx, where, settings, opener)
 
 
-async def _try(mx: str, settings: Settings, opener: Opener) -> dict[str, Any]:
+def _server(mx: str) -> Endpoint:
+    try:
+        return endpoint(mx) if ":" in mx else Endpoint(mx, SMTP_PORT)
+    except ValueError as wrong:
+        raise WrongUse(f"--mx: {wrong}") from wrong
+
+
+async def _try(mx: str, where: Endpoint, settings: Settings, opener: Opener) -> dict[str, Any]:
     """Connect as a sender would: EHLO, TLS, AUTH to a smarthost, and goodbye."""
-    where = endpoint(mx) if ":" in mx else Endpoint(mx, SMTP_PORT)
     named = {where.host.lower(): where} if ":" in mx else {}
     hops = NextHops(routes(settings) | named, allow_private=settings.allow_private_mx)
     found = await hops.find(where.host.lower())

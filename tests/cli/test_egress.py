@@ -93,6 +93,11 @@ async def command(*arguments: str) -> tuple[int, str]:
     return ran.returncode, ran.stdout
 
 
+@pytest.mark.parametrize("server", ["gmail.com:smtp", "2001:db8::1"])
+async def test_a_server_that_is_none_is_wrong_use(server: str) -> None:
+    assert (await command(f"--mx={server}"))[0] == WrongUse.exit_code
+
+
 async def test_the_command_says_in_json_what_is_in_order_and_whether_a_server_was_reached(tmp_path: Path) -> None:
     async with scripted(Script()) as mx:
         server = Socks5({("127.0.0.1", mx.port): mx.endpoint}, password=(b"shop", b"s3cret"))
