@@ -11,8 +11,9 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import parse_qs
 
 import structlog
@@ -94,28 +95,25 @@ class UnsubscribeWeb:
                 messages_per_minute=limits.requests_per_minute,
             )
         )
-        application = web.Application(client_max_size=limits.body_bytes)
-        application.router.add_route("*", "/{path:.*}", self._answer)
-        self._runner = web.AppRunner(
-            application,
+        self._serve = web.Server(  # and no Application: its router answers some requests itself, past every limit
+            self._answer,
+            request_factory=partial(_request, limits.body_bytes),
             access_log=None,  # it would hold the links
             logger=_http_log,
             max_line_size=limits.line_bytes,
             max_field_size=limits.field_bytes,
             auto_decompress=False,
-            shutdown_timeout=limits.publish_s,
         )
+        self._runner = web.ServerRunner(self._serve, shutdown_timeout=limits.publish_s)
         self._entrance: Entrance | None = None
         self._keeping: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Listen."""
         await self._runner.setup()
-        serve = self._runner.server
-        assert serve is not None, "set up above"  # noqa: S101 - narrows the type
         certificate = self._certificate
         self._entrance = Entrance(
-            serve,
+            self._serve,
             self._gate,
             self._metrics,
             closes_after_s=self._limits.connection_s,
@@ -135,7 +133,7 @@ class UnsubscribeWeb:
             await self._entrance.close()
         await self._runner.cleanup()
 
-    async def _answer(self, request: web.Request) -> web.Response:
+    async def _answer(self, request: web.BaseRequest) -> web.Response:
         if not self._gate.message(self._client(request), self._now()):
             return self._trouble(HTTPStatus.TOO_MANY_REQUESTS, "too_many", {"Retry-After": "60"})
         match request.method:
@@ -148,7 +146,7 @@ class UnsubscribeWeb:
             case _:
                 return self._trouble(HTTPStatus.METHOD_NOT_ALLOWED, "bad_request", {"Allow": ALLOWED})
 
-    async def _about(self, request: web.Request) -> web.Response:
+    async def _about(self, request: web.BaseRequest) -> web.Response:
         leave = read_unsubscribe_token(self._context.keys, request.path.rpartition("/")[2])
         if isinstance(leave, Forged):
             return self._trouble(HTTPStatus.NOT_FOUND, "forged")
@@ -161,14 +159,19 @@ class UnsubscribeWeb:
         self._metrics.unsubscribe("shown")
         return _response(HTTPStatus.OK, pages.ask(_shown(campaign)))
 
-    async def _leave(self, request: web.Request, leave: Leave, campaign: Campaign) -> web.Response:
+    async def _leave(self, request: web.BaseRequest, leave: Leave, campaign: Campaign) -> web.Response:
         try:
             async with asyncio.timeout(self._limits.body_s):
+                if request.headers.get("Expect", "").lower() == "100-continue":  # RFC 9110 10.1.1
+                    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                    request.writer.output_size = 0
                 body = await request.read()
         except web.HTTPRequestEntityTooLarge:
             return self._trouble(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "bad_request")
         except TimeoutError:
             return self._trouble(HTTPStatus.REQUEST_TIMEOUT, "bad_request")
+        except OSError:  # gone in the middle of it
+            return self._trouble(HTTPStatus.BAD_REQUEST, "bad_request")
         how = _WAYS.get(posted(request.headers.get("Content-Type", ""), body) or "")
         if how is None:
             return self._trouble(HTTPStatus.BAD_REQUEST, "bad_request")
@@ -184,7 +187,7 @@ class UnsubscribeWeb:
         self._metrics.unsubscribe(how)
         return _response(HTTPStatus.OK, pages.done(_shown(campaign)))
 
-    def _client(self, request: web.Request) -> str:
+    def _client(self, request: web.BaseRequest) -> str:
         if self._certificate is None:
             lines = request.headers.getall("X-Forwarded-For", [""])  # a proxy may add a line of its own: the last one
             forwarded = lines[-1].rpartition(",")[2].strip()
@@ -196,6 +199,13 @@ class UnsubscribeWeb:
     def _trouble(self, status: HTTPStatus, counted: str, headers: Mapping[str, str] | None = None) -> web.Response:
         self._metrics.unsubscribe(counted)
         return _response(status, pages.trouble(status), headers=headers)
+
+
+def _request(most_bytes: int, *parts: Any) -> web.BaseRequest:  # Any: handed on from one part of aiohttp to another
+    message, payload, protocol, writer, task = parts
+    return web.BaseRequest(
+        message, payload, protocol, writer, task, asyncio.get_running_loop(), client_max_size=most_bytes
+    )
 
 
 def posted(content_type: str, body: bytes) -> str | None:

@@ -225,6 +225,32 @@ async def test_other_methods_are_refused(method: str) -> None:
     assert (status, headers["Allow"], kafka.asked) == (405, "GET, HEAD, POST, OPTIONS", 0)
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["OPTIONS * HTTP/1.1", "CONNECT u.example:443 HTTP/1.1", "GET / HTTP/1.1\r\nExpect: much"],
+    ids=["options-all", "connect", "expect"],
+)
+async def test_no_request_gets_past_the_limit_of_requests(line: str) -> None:
+    async with serving(Kafka(), limits=WebLimits(requests_per_minute=1)) as browser:
+        answers = []
+        for _ in range(2):
+            reader, writer = await asyncio.open_connection("127.0.0.1", browser.port)
+            writer.write(f"{line}\r\nHost: u.example\r\n\r\n".encode())
+            async with asyncio.timeout(10):
+                answers.append(await reader.read())  # to the end: one request per connection
+            writer.close()
+    assert b"Server: mailcordon" in answers[0]
+    assert answers[1].startswith(b"HTTP/1.1 429 ")
+
+
+async def test_whoever_asks_before_he_posts_is_told_to_go_on() -> None:
+    kafka = Kafka()
+    async with serving(kafka) as browser:
+        status, _, _ = await browser.ask("POST", f"/u/{token()}", data=ONE_CLICK, expect100=True)
+
+    assert (status, len(kafka.records)) == (200, 1)
+
+
 async def test_200_is_not_said_before_kafka_has_it() -> None:
     kafka = Kafka()
     kafka.gate.clear()
@@ -411,6 +437,18 @@ async def test_what_strangers_say_instead_of_http_is_not_logged(line: str, caplo
         async with asyncio.timeout(10):
             assert (await reader.read()).startswith(b"HTTP/1.0 400")
         writer.close()
+    assert [one.getMessage() for one in caplog.records if one.levelno > logging.DEBUG] == []
+
+
+async def test_whoever_hangs_up_in_the_middle_of_a_post_is_no_error_of_ours(caplog: pytest.LogCaptureFixture) -> None:
+    kafka = Kafka()
+    async with serving(kafka) as browser:
+        _, writer = await asyncio.open_connection("127.0.0.1", browser.port)
+        writer.write(f"POST /u/{token()} HTTP/1.1\r\nHost: u.example\r\nContent-Length: 30\r\n\r\nList".encode())
+        await asyncio.sleep(0.05)
+        writer.close()
+        await until(lambda: browser.counted("bad_request") == 1)
+    assert kafka.asked == 0
     assert [one.getMessage() for one in caplog.records if one.levelno > logging.DEBUG] == []
 
 
