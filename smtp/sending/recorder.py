@@ -99,7 +99,7 @@ class Recorder:
         results: Results,
         clock: Clock,
         on_recorded: Callable[[Job, DeliveryResult], None],
-        gather_s: float = 0.001,
+        gather_s: float = 0.003,
         publish_every_s: float = 0.05,
     ) -> None:
         self._campaign = campaign
