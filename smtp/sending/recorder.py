@@ -232,14 +232,15 @@ class Recorder:
     async def _write(self, page: _Page) -> None:
         page.is_being_written = True
         settled, to_park, parked = _next_to_write(page)
+        piece, page.piece = page.piece, None
         intents: list[tuple[str, asyncio.Future[None]]] = []
         if not page.settled:  # a worker's next intent is never ahead of its last result
             intents, page.intents = page.intents, []
         is_safe = False
         try:
             if await self._is_ours(page.lane):
-                if page.piece is not None:
-                    await self._write_piece(page)
+                if piece is not None:
+                    await self._write_piece(page, *piece)
                 if intents or settled or to_park:
                     offset = await self._append(page, [message_id for message_id, _ in intents], settled, parked)
                     is_safe = True
@@ -247,21 +248,16 @@ class Recorder:
         finally:
             page.is_being_written = False
             _answer([safe for _, safe in intents], is_safe=is_safe)
+            if piece is not None:
+                _answer([piece[1]], is_safe=False)  # unless it was written
             self._move_on()
         if page.has_something:
             self._to_write.set()
 
-    async def _write_piece(self, page: _Page) -> None:
-        assert page.piece is not None, "asked by the caller"  # noqa: S101 - narrows the type
-        make, safe = page.piece
-        page.piece = None
-        is_safe = False
-        try:
-            snapshot, parked = make()
-            await self._append(page, [], parked=parked, snapshot=snapshot)
-            is_safe = True
-        finally:
-            _answer([safe], is_safe=is_safe)
+    async def _write_piece(self, page: _Page, make: Piece, safe: "asyncio.Future[None]") -> None:
+        snapshot, parked = make()
+        await self._append(page, [], parked=parked, snapshot=snapshot)
+        _answer([safe], is_safe=True)
 
     async def _append(
         self,

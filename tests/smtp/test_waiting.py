@@ -18,7 +18,7 @@ from smtp.sending.memory import WITHHELD, Memory
 from smtp.sending.recorder import PartitionLost, Recorder
 from smtp.sending.resuming import Resuming
 from smtp.sending.tiers import Tiers
-from tests.smtp.doubles import MemoryLedger, MovedClock
+from tests.smtp.doubles import MemoryInbox, MemoryLedger, MovedClock
 from tests.smtp.sender_contract import Stage, names
 from tests.smtp.servers import SILENCE, Script, scripted, until
 from tests.smtp.test_sender import MemoryWorld, recording
@@ -426,6 +426,21 @@ async def test_a_partition_that_is_given_up_waits_for_the_piece_on_its_way_and_n
     await asyncio.sleep(0.1)  # longer than an entry is on its way
     writing.cancel()
     assert (given_up, len(world.broker.ledger[0])) == (1, 1)
+
+
+async def test_a_partition_that_is_lost_takes_the_piece_along_that_waits_for_it(world: MemoryWorld) -> None:
+    recorder, lane, _ = await recording(world, names(1))
+    recorder._inbox = MemoryInbox(world.broker, "t")  # it has no partitions
+    writing = asyncio.create_task(recorder.write())
+    pieces = asyncio.create_task(_pieces(recorder, lane, 1))
+    await asyncio.sleep(0.02)
+    lane.is_closing = lane.is_lost = True
+    async with asyncio.timeout(5):
+        await recorder.drain([lane])
+        with pytest.raises(PartitionLost):
+            await pieces
+    writing.cancel()
+    assert world.broker.ledger[0] == []
 
 
 async def test_who_is_stopped_does_not_wait_for_its_snapshot(
