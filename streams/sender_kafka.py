@@ -293,8 +293,23 @@ class KafkaInbox:
                 found = await self._consumer.getmany(*places, timeout_ms=int(timeout_s * 1000), max_records=most)
         except (TimeoutError, IllegalStateError):
             return []
+        if self._opened is not opened:
+            await self._unread(found)
+            return []
         taken = [await self._frame(record) for records in found.values() for record in records]
         return taken if self._opened is opened else []
+
+    async def _unread(self, found: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> None:
+        """Partitions moved while we waited for frames: those of the new time come again when their ledger was read.
+
+        What was left from the time before lies behind the position that the group has set since, which then stays.
+        """
+        for place, records in found.items():
+            try:
+                position = await _within(self._consumer.position(place), ANSWER_WITHIN_S)
+                self._consumer.seek(place, min(position, records[0].offset))
+            except (TimeoutError, IllegalStateError):
+                continue  # it is not ours any more
 
     def assured(self, partition: int) -> bool:
         """Is the partition ours beyond doubt?"""
