@@ -10,7 +10,7 @@ import json
 import platform
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 Json = dict[str, object]
@@ -156,6 +156,35 @@ class Report:
         print(self.table())
         if as_json:
             print(json.dumps(self.as_json()), flush=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Noted(Report):
+    """A benchmark whose figures are noted as they are: nothing here is a median of turns.
+
+    The facts are the figures; those whose names begin with ``against`` are the baseline, if there is one.
+    """
+
+    against: str | None = None
+    ratios: Mapping[str, float] = field(default_factory=dict)
+
+    def table(self) -> str:
+        """For people."""
+        where = machine()
+        lines = [f"{self.bench}: {where['cpu']}, {where['cores']} cores, Python {where['python']}", ""]
+        return "\n".join([*lines, *(f"{name.replace('_', ' '):>18}  {fact:>12,}" for name, fact in self.facts.items())])
+
+    def as_json(self) -> Json:
+        """For machines: the object of the contract."""
+        against = self.against
+        baseline = {name: fact for name, fact in self.facts.items() if against and name.startswith(against)}
+        return {
+            "bench": self.bench,
+            "figures": {name: fact for name, fact in self.facts.items() if name not in baseline},
+            "baseline": baseline,
+            "ratios": dict(self.ratios),
+            "machine": machine(),
+        }
 
 
 def machine() -> dict[str, object]:

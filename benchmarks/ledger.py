@@ -19,12 +19,12 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # before benchmarks/, whose files hide packages
 
-from benchmarks._harness import Report, at_least_one, machine, parser
+from benchmarks._harness import Noted, Report, at_least_one, parser
 from benchmarks._running import bench_main, say
 from policy.naming import ledger_topic
 from policy.settings import Settings
@@ -48,29 +48,6 @@ def main() -> None:
     made = parser(__doc__ or "", EXAMPLES, runs=5)
     made.add_argument("--entries", type=at_least_one, default=300, metavar="N", help="of each turn (default 300)")
     bench_main(made.parse_args(), _bench)
-
-
-class Written(Report):
-    """The figures as they are, in milliseconds and per second."""
-
-    def table(self) -> str:
-        """For people."""
-        where = machine()
-        lines = [f"ledger: {where['cpu']}, {where['cores']} cores, Python {where['python']}", ""]
-        return "\n".join([*lines, *(f"{name:>18}  {fact:>10,}" for name, fact in self.facts.items())])
-
-    def as_json(self) -> dict[str, object]:
-        """For machines; the local file is the baseline."""
-        figures = {name: fact for name, fact in self.facts.items() if not name.startswith("file")}
-        baseline = {name: fact for name, fact in self.facts.items() if name.startswith("file")}
-        ratios = {"kafka_vs_file_ms": _ratio(self.facts, "kafka"), "both_vs_file_ms": _ratio(self.facts, "both")}
-        return {
-            "bench": "ledger",
-            "figures": figures,
-            "baseline": baseline,
-            "ratios": ratios,
-            "machine": machine(),
-        }
 
 
 async def _bench(options: argparse.Namespace, at: Path, bootstrap: str) -> Report:
@@ -113,7 +90,8 @@ async def _bench(options: argparse.Namespace, at: Path, bootstrap: str) -> Repor
         figures[f"{name}_ms"] = round(statistics.median(all_of_it) * 1000, 3)
         figures[f"{name}_p99_ms"] = round(sorted(all_of_it)[len(all_of_it) * 99 // 100] * 1000, 3)
         figures[f"{name}_per_s"] = round(len(all_of_it) / sum(all_of_it), 1)
-    return Written("ledger", [], [], figures | {"entry_bytes": len(raw)})
+    ratios = {f"{name}_vs_file_ms": round(figures[f"{name}_ms"] / figures["file_ms"], 3) for name in ("kafka", "both")}
+    return Noted("ledger", [], [], figures | {"entry_bytes": len(raw)}, against="file", ratios=ratios)
 
 
 async def _turn(append: Append, entries: int) -> list[float]:
@@ -144,10 +122,6 @@ def _entry() -> LedgerEntry:
         for one in ids[_MESSAGES:]
     ]
     return LedgerEntry(sender="bench", at=_AT, intents=ids[:_MESSAGES], results=results)
-
-
-def _ratio(facts: Mapping[str, object], name: str) -> float:
-    return round(float(str(facts[f"{name}_ms"])) / float(str(facts["file_ms"])), 3)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # before benchmark
 import aiohttp
 
 from benchmarks._feeding import Feed, Item, feed
-from benchmarks._harness import Report, at_least_one, machine, parser
+from benchmarks._harness import Noted, Report, at_least_one, parser
 from benchmarks._kill_load import campaign_record, content_record
 from benchmarks._running import Failed, Running, bench_main, free_port, python, role_settings, running, say
 from policy.naming import ledger_topic
@@ -58,20 +58,6 @@ def main() -> None:
     bench_main(made.parse_args(), _bench)
 
 
-class Memory(Report):
-    """The figures as they are: nothing here is a median."""
-
-    def table(self) -> str:
-        """For people."""
-        where = machine()
-        lines = [f"memory: {where['cpu']}, {where['cores']} cores, Python {where['python']}", ""]
-        return "\n".join([*lines, *(f"{name.replace('_', ' '):>14}  {fact:>12,}" for name, fact in self.facts.items())])
-
-    def as_json(self) -> dict[str, object]:
-        """For machines."""
-        return {"bench": "memory", "figures": dict(self.facts), "baseline": {}, "ratios": {}, "machine": machine()}
-
-
 async def _bench(options: argparse.Namespace, at: Path, bootstrap: str) -> Report:
     settings = Settings()
     await create(bootstrap, settings)
@@ -90,7 +76,7 @@ async def _bench(options: argparse.Namespace, at: Path, bootstrap: str) -> Repor
         "ledger": options.ledger,
         "suppressions": options.suppressions,
     }
-    return Memory("memory", [], [], figures)
+    return Noted("memory", [], [], figures)
 
 
 def _known() -> Iterator[Item]:
