@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator
-from typing import cast
 
 import dns.asyncresolver
 import dns.flags
@@ -19,6 +18,7 @@ from smtp.client import SmtpMailer
 from smtp.mx import NextHop, NextHops, Target, may_connect
 from smtp.opener import Opener
 from smtp.tls.demand import ENCRYPT
+from tests.doubles.name_server import Hasty, NameServer, serving
 from tests.smtp.servers import until
 from tests.smtp.zone import Zone
 
@@ -43,66 +43,21 @@ ZONE: dict[tuple[str, str], str | list[str]] = {
 }
 
 
-class NameServer(asyncio.DatagramProtocol):
-    def __init__(self, ttl: int) -> None:
-        self.asked: list[tuple[str, str]] = []
-        self._ttl = ttl
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.DatagramTransport", transport)
-
-    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        query = dns.message.from_wire(data)
-        question = query.question[0]
-        name, kind = question.name.to_text().lower(), dns.rdatatype.to_text(question.rdtype)
-        self.asked.append((name, kind))
-        answer = dns.message.make_response(query)
-        answer.flags |= dns.flags.RA
-        records = ZONE.get((name, kind))
-        match records:
-            case "silence":
-                return
-            case "SERVFAIL":
-                answer.set_rcode(dns.rcode.SERVFAIL)
-            case list():
-                answer.answer.append(dns.rrset.from_text(name, self._ttl, "IN", kind, *records))
-            case _ if not any(known == name for known, _ in ZONE):
-                answer.set_rcode(dns.rcode.NXDOMAIN)
-        self._transport.sendto(answer.to_wire(), addr)
-
-
 @contextlib.asynccontextmanager
 async def hops(
     *, allow_private: bool = False, ttl: int = 300, seed: int = 1
 ) -> AsyncIterator[tuple[NextHops, NameServer]]:
-    loop = asyncio.get_running_loop()
-    transport, server = await loop.create_datagram_endpoint(lambda: NameServer(ttl), ("127.0.0.1", 0))
-    resolver = dns.asyncresolver.Resolver(configure=False)
-    resolver.nameservers = ["127.0.0.1"]
-    resolver.port = transport.get_extra_info("sockname")[1]
-    resolver.timeout = 0.2
-    try:
+    server = NameServer(ZONE, ttl=ttl)
+    async with serving(server) as resolver:
         yield (
             NextHops(
                 allow_private=allow_private,
-                resolver=_Hasty(resolver),
+                resolver=Hasty(resolver, most_s=0.3),
                 chance=random.Random(seed),
                 ask_again_after_s=0.0,
             ),
             server,
         )
-    finally:
-        transport.close()
-
-
-class _Hasty:
-    """The real resolver with less patience."""
-
-    def __init__(self, resolver: dns.asyncresolver.Resolver) -> None:
-        self._resolver = resolver
-
-    async def resolve(self, qname: str, rdtype: str, *, lifetime: float) -> dns.resolver.Answer:
-        return await self._resolver.resolve(qname, rdtype, lifetime=min(lifetime, 0.3))
 
 
 async def test_mail_servers_come_in_order_of_preference_with_all_their_addresses() -> None:

@@ -17,9 +17,10 @@ from smtp.tls.demand import ENCRYPT, MAY, NAMES, TESTING, Dane, Demand, Tlsa
 from smtp.tls.demands import Demands
 from smtp.tls.secure_dns import is_secure
 from smtp.tls.sts import MtaSts
+from tests.doubles.name_server import SERVFAIL, SILENCE
 from tests.smtp.authority import Identity, authority, identity
 from tests.smtp.servers import until
-from tests.smtp.tls_servers import NO_OFFER, SERVFAIL, SILENCE, SignedZone, StartTls, signed_zone, start_tls_server
+from tests.smtp.tls_servers import NO_OFFER, SignedZone, StartTls, signed_zone, start_tls_server
 
 A, B = "mx1.shop.test", "mx2.shop.test"
 BYTES = bytes(range(32))

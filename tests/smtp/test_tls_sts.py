@@ -15,8 +15,9 @@ from smtp.mx import may_connect
 from smtp.tls.metrics import TlsMetrics
 from smtp.tls.policy_host import PolicyHost
 from smtp.tls.sts import LOOK_AGAIN_S, REFRESH_S, TRY_AGAIN_S, MtaSts
+from tests.doubles.name_server import SERVFAIL, SILENCE
 from tests.smtp.authority import DAY, Identity, authority, identity
-from tests.smtp.tls_servers import SERVFAIL, SILENCE, PolicyServer, SignedZone, policy_server, signed_zone
+from tests.smtp.tls_servers import PolicyServer, SignedZone, policy_server, signed_zone
 
 GOOD = b"version: STSv1\r\nmode: enforce\r\nmx: mx.shop.test\r\nmax_age: 604800\r\n"
 POLICY = StsPolicy("enforce", ("mx.shop.test",), 604_800)

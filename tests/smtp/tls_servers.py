@@ -3,23 +3,13 @@
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import cast
 
-import dns.asyncresolver
-import dns.flags
-import dns.message
-import dns.rcode
-import dns.rdata
-import dns.rdataclass
-import dns.rdatatype
-import dns.resolver
-import dns.rrset
 from aiohttp import web
 
-from policy.settings import Endpoint
 from smtp.tls.secure_dns import asking_for_ad
+from tests.doubles.name_server import Hasty, NameServer, serving
 
 OFFER = b"250-mx.example\r\n250-STARTTLS\r\n250 SIZE 1000000\r\n"
 NO_OFFER = b"250-mx.example\r\n250 SIZE 1000000\r\n"
@@ -143,78 +133,19 @@ async def policy_server(server: PolicyServer, context: ssl.SSLContext) -> AsyncI
         await runner.cleanup()
 
 
-SERVFAIL, SILENCE = "SERVFAIL", "silence"
-
-
-def _rrset(name: str, kind: str, records: list[str]) -> dns.rrset.RRset:
-    """Records as they are written, or, written in hexadecimal behind 0x, whatever they are."""
-    if not any(record.startswith("0x") for record in records):
-        return dns.rrset.from_text(name, 300, "IN", kind, *records)
-    of = dns.rdatatype.from_text(kind)
-    raw = [dns.rdata.GenericRdata(dns.rdataclass.IN, of, bytes.fromhex(record[2:])) for record in records]
-    return dns.rrset.from_rdata_list(name, 300, raw)
-
-
-@dataclass
-class SignedZone(asyncio.DatagramProtocol):
-    """A validating resolver: records by name and type; names in ``signed`` are answered as secure, if asked for."""
+class SignedZone(NameServer):
+    """A validating resolver's answers; the test may change its records and what of them is signed."""
 
     records: dict[tuple[str, str], str | list[str]]
-    signed: set[str] = field(default_factory=set)
-    asked: list[tuple[str, str]] = field(default_factory=list)
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.DatagramTransport", transport)
-
-    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        query = dns.message.from_wire(data)
-        name = query.question[0].name.to_text().lower()
-        kind = dns.rdatatype.to_text(query.question[0].rdtype)
-        self.asked.append((name, kind))
-        answer = dns.message.make_response(query)
-        answer.flags |= dns.flags.RA
-        wants = bool(query.flags & dns.flags.AD) and bool(query.ednsflags & dns.flags.DO)
-        if wants and any(name == zone or name.endswith(f".{zone}") for zone in self.signed):
-            answer.flags |= dns.flags.AD
-        else:
-            answer.flags &= ~dns.flags.AD
-        if alias := self.records.get((name, "CNAME")):
-            assert isinstance(alias, list)
-            answer.answer.append(dns.rrset.from_text(name, 300, "IN", "CNAME", *alias))
-            name = alias[0]
-        match self.records.get((name, kind)):
-            case "silence":
-                return
-            case "SERVFAIL":
-                answer.set_rcode(dns.rcode.SERVFAIL)
-            case list() as records:
-                answer.answer.append(_rrset(name, kind, records))
-            case _ if not any(known == name for known, _ in self.records):
-                answer.set_rcode(dns.rcode.NXDOMAIN)
-        self._transport.sendto(answer.to_wire(), addr)
-
-
-class _Hasty:
-    """The real resolver with less patience."""
-
-    def __init__(self, resolver: dns.asyncresolver.Resolver) -> None:
-        self._resolver = resolver
-
-    async def resolve(self, qname: str, rdtype: str, *, lifetime: float) -> dns.resolver.Answer:
-        return await self._resolver.resolve(qname, rdtype, lifetime=min(lifetime, 0.4))
+    def __init__(self, records: Mapping[tuple[str, str], str | list[str]], signed: Collection[str]) -> None:
+        super().__init__(dict(records), signed=signed)
 
 
 @contextlib.asynccontextmanager
 async def signed_zone(
     records: Mapping[tuple[str, str], str | list[str]], *, signed: set[str] | None = None
-) -> AsyncIterator[tuple[_Hasty, SignedZone]]:
-    loop = asyncio.get_running_loop()
-    zone = SignedZone(dict(records), signed or set())
-    transport, _ = await loop.create_datagram_endpoint(lambda: zone, ("127.0.0.1", 0))
-    resolver = asking_for_ad(dns.asyncresolver.Resolver(configure=False))
-    where: Endpoint = Endpoint(*transport.get_extra_info("sockname")[:2])
-    resolver.nameservers, resolver.port, resolver.timeout = [where.host], where.port, 0.2
-    try:
-        yield _Hasty(resolver), zone
-    finally:
-        transport.close()
+) -> AsyncIterator[tuple[Hasty, SignedZone]]:
+    zone = SignedZone(records, signed or set())
+    async with serving(zone) as resolver:
+        yield Hasty(asking_for_ad(resolver), most_s=0.4), zone
