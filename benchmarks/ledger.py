@@ -25,11 +25,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # before benchmarks/, whose files hide packages
 
 from benchmarks._harness import Noted, Report, at_least_one, parser
+from benchmarks._results import accepted
 from benchmarks._running import bench_main, say
 from policy.naming import ledger_topic
 from policy.settings import Settings
 from schemas.codec import encode
-from schemas.delivery import DeliveryResult, LedgerEntry
+from schemas.delivery import LedgerEntry
 from streams.sender_kafka import KafkaLedger, Writer
 from streams.topics import create_for_campaigns
 
@@ -105,22 +106,7 @@ async def _turn(append: Append, entries: int) -> list[float]:
 
 def _entry() -> LedgerEntry:
     ids = [f"spring-sale-{number:08}" for number in range(2 * _MESSAGES)]
-    results = [
-        DeliveryResult(
-            message_id=one,
-            outcome="accepted",
-            at=_AT,
-            ip="192.0.2.7",
-            mx="mx1.example.com",
-            code=250,
-            enhanced="2.0.0",
-            text="2.0.0 Ok: queued",
-            tls="TLSv1.3",
-            took_ms=41,
-            address_hash="ab" * 32,
-        )
-        for one in ids[_MESSAGES:]
-    ]
+    results = [accepted(one, at=_AT) for one in ids[_MESSAGES:]]
     return LedgerEntry(sender="bench", at=_AT, intents=ids[:_MESSAGES], results=results)
 
 

@@ -25,11 +25,12 @@ import aiohttp
 from benchmarks._feeding import Feed, Item, feed
 from benchmarks._harness import Noted, Report, at_least_one, parser
 from benchmarks._kill_load import campaign_record, content_record
+from benchmarks._results import accepted
 from benchmarks._running import Failed, Running, bench_main, free_port, python, role_settings, running, say
 from policy.naming import ledger_topic
 from policy.settings import Settings
 from schemas.codec import encode
-from schemas.delivery import DeliveryResult, LedgerEntry
+from schemas.delivery import LedgerEntry
 from schemas.feedback import Suppression
 from schemas.reputation import Control
 from schemas.sending import Pace
@@ -109,22 +110,7 @@ def _ledger(count: int) -> Iterator[Item]:
     partitions = Settings().outbound_partitions
     for number, start in enumerate(range(0, count, _IN_AN_ENTRY)):
         ids = [f"spring-sale-{one:08}" for one in range(start, min(start + _IN_AN_ENTRY, count))]
-        results = [
-            DeliveryResult(
-                message_id=one,
-                outcome="accepted",
-                at=_AT,
-                ip="192.0.2.7",
-                mx="mx1.example.com",
-                code=250,
-                enhanced="2.0.0",
-                text="2.0.0 Ok: queued",
-                tls="TLSv1.3",
-                took_ms=41,
-                address_hash="ab" * 32,
-            )
-            for one in ids
-        ]
+        results = [accepted(one, at=_AT) for one in ids]
         for entry in (
             LedgerEntry(sender="bench", at=_AT, intents=ids),
             LedgerEntry(sender="bench", at=_AT, results=results, published=2**40),

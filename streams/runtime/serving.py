@@ -15,6 +15,8 @@ from typing import NoReturn
 import faust
 import structlog
 
+from streams.loops import loop_factory
+
 log = structlog.get_logger()
 
 CLEAN, CRASHED = 0, 1
@@ -31,7 +33,7 @@ def run(app: faust.App, *, stop_within_s: float = STOP_WITHIN_S) -> int:
     ``stop_within_s`` bounds the stop: an agent may hang, and a flush waits for a broker that is away.  What is not
     committed by then comes again.  The process may end in here, when a thread of Faust does not.
     """
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         code = runner.run(_serve(app, stop_within_s))
     if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
         _end_now(code)  # Faust's consumer thread says goodbye to a broker that is away, for minutes
@@ -43,14 +45,6 @@ def _end_now(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
-
-
-def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:  # not on every platform
-        return None
-    return uvloop.Loop
 
 
 async def _serve(app: faust.App, stop_within_s: float) -> int:
