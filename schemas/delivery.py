@@ -34,7 +34,8 @@ class DeliveryResult(Part, frozen=True, kw_only=True):
     """What became of one attempt; all outcomes but ``deferred`` are final.
 
     ``class`` is the category of the reply (``invalid_recipient``, ``reputation_ip``, …), null when accepted.
-    ``text`` is the server's reply, cut to 300 characters.
+    ``text`` is the server's reply, cut to 300 characters.  ``flags`` are the screens that had something against the
+    recipient.
     """
 
     message_id: MessageId
@@ -53,6 +54,8 @@ class DeliveryResult(Part, frozen=True, kw_only=True):
     took_ms: int | None = None
     address_hash: AddressHash | None = None
     next_attempt_at: Millis | None = None
+    domain: str = ""
+    flags: list[str] = []
 
 
 class DeliveryFrame(Record, frozen=True, kw_only=True, tag_field="v", tag=1):

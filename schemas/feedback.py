@@ -14,10 +14,27 @@ TrapKind = Literal["pristine", "recycled", "typo", "suspected"]
 
 
 class Trap(Part, frozen=True, kw_only=True):
-    """What kind of trap was hit, and how sure we are (1.0: our own trap received the mail)."""
+    """What kind of trap was hit, how sure we are (1.0: our own trap received the mail), and where it was planted."""
 
     kind: TrapKind
     strength: Annotated[float, Meta(ge=0.0, le=1.0)] = 1.0
+    where: Annotated[str, Meta(max_length=200)] = ""
+
+
+class RegisteredTrap(Record, frozen=True, kw_only=True, tag_field="v", tag=1):
+    """One of our own traps.  Topic ``mail.traps``; a tombstone removes it.
+
+    Only a keyed hash of it is ever written: of the address for ``address`` and ``decoy`` (a trap that was put into a
+    list of our own, to see where that list goes), of ``@`` and the domain for ``domain``.
+    """
+
+    hash: AddressHash
+    what: Literal["address", "domain", "decoy"] = "address"
+    kind: TrapKind = "pristine"
+    strength: Annotated[float, Meta(ge=0.0, le=1.0)] = 1.0
+    planted: Annotated[str, Meta(max_length=200)] = ""
+    since: Millis
+    note: Annotated[str, Meta(max_length=500)] = ""
 
 
 class FeedbackEvent(Part, frozen=True, kw_only=True):

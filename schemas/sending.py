@@ -11,6 +11,7 @@ InDoubt = Literal["hold", "resend"]
 PristineTrap = Literal["isolate", "judge"]
 Tls = Literal["opportunistic", "require"]
 Stage = Literal["decode", "validate", "route", "send"]
+Screening = Literal["refuse", "hold", "flag", "off"]
 Var = str | int | float
 
 
@@ -41,6 +42,27 @@ class Limits(Part, frozen=True, kw_only=True):
     block: Rate = 0.05
 
 
+class AdmissionPolicy(Part, frozen=True, kw_only=True):
+    """What becomes of a recipient that a screen has something against.
+
+    ``refuse``: it gets no mail.  ``hold``: its message waits in ``mail.send.held`` until somebody decides.  ``flag``:
+    it is sent, and its results say so.  ``off``: the screen is not asked.  ``sunset`` looks at when the recipient was
+    last seen, ``age`` at when one that was never seen since has opted in, ``provenance`` asks that a recipient has
+    ``source`` and ``opted_in_at``.
+    """
+
+    known_trap: Screening = "refuse"
+    typo_domain: Screening = "refuse"
+    disposable: Screening = "flag"
+    role_account: Screening = "refuse"
+    recycled: Screening = "hold"
+    sunset: Screening = "off"
+    sunset_days: Annotated[int, Meta(ge=1, le=36_500)] = 365
+    age: Screening = "off"
+    age_days: Annotated[int, Meta(ge=1, le=36_500)] = 730
+    provenance: Screening = "off"
+
+
 class Campaign(Record, frozen=True, kw_only=True, tag_field="v", tag=1):
     """Who sends, from which domains, how fast, and where its limits are.  Topic ``mail.campaigns``."""
 
@@ -56,6 +78,7 @@ class Campaign(Record, frozen=True, kw_only=True, tag_field="v", tag=1):
     pace: Pace = Pace()
     limits: Limits = Limits()
     pristine_trap: PristineTrap = "isolate"
+    admission: AdmissionPolicy = AdmissionPolicy()
     dry_run: bool = False
     labels: dict[str, str] = {}
 
@@ -82,6 +105,8 @@ class Recipient(Part, frozen=True, kw_only=True):
     vars: dict[str, Var] = {}
     source: str | None = None
     opted_in_at: Millis | None = None
+    last_seen_at: Millis | None = None
+    released_by: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
 
 
 class SendRequest(Record, frozen=True, kw_only=True, tag_field="v", tag=1):
@@ -114,6 +139,21 @@ class Refused(Record, frozen=True, kw_only=True, tag_field="v", tag=1):
     at: Millis
 
 
+class HeldMessage(Record, frozen=True, kw_only=True, tag_field="v", tag=1):
+    """A message that waits for somebody's decision.  Topic ``mail.send.held``; a tombstone says that it was made.
+
+    ``request`` asks for this one message again: releasing it means to publish it, with ``released_by`` in its recipient.
+    """
+
+    campaign: CampaignId
+    message_id: MessageId
+    address_hash: AddressHash
+    reason: str
+    explain: str
+    at: Millis
+    request: SendRequest
+
+
 class OutboundMessage(Part, frozen=True, kw_only=True):
     """One message that is ready to be rendered and sent."""
 
@@ -122,6 +162,7 @@ class OutboundMessage(Part, frozen=True, kw_only=True):
     address_hash: AddressHash
     vars: dict[str, Var] = {}
     source: str | None = None
+    flags: list[str] = []
 
 
 class OutboundFrame(Record, frozen=True, kw_only=True, tag_field="v", tag=1):

@@ -7,9 +7,9 @@ import msgspec
 from schemas.base import Record
 from schemas.dead_letters import DeadLetter
 from schemas.delivery import DeliveryFrame, LedgerEntry
-from schemas.feedback import Feedback, FeedbackFrame, Suppression
+from schemas.feedback import Feedback, FeedbackFrame, RegisteredTrap, Suppression
 from schemas.reputation import Command, Control, Decision, RatesSnapshot
-from schemas.sending import Campaign, Content, OutboundFrame, Refused, SendRequest
+from schemas.sending import Campaign, Content, HeldMessage, OutboundFrame, Refused, SendRequest
 
 Cleanup = Literal["compact", "delete", "compact,delete"]
 
@@ -19,11 +19,13 @@ CAMPAIGNS = "mail.campaigns"
 CONTENTS = "mail.contents"
 REQUESTS = "mail.send.requests"
 REFUSED = "mail.send.refused"
+HELD = "mail.send.held"
 OUTBOUND = "mail.outbound."  # + the campaign's name, see policy.naming
 LEDGER = "mail.ledger."  # + the campaign's name
 RESULTS = "mail.delivery.results"
 FEEDBACK = "mail.feedback"
 SUPPRESSIONS = "mail.suppressions"
+TRAPS = "mail.traps"
 RATES = "mail.reputation.rates"
 COMMANDS = "mail.commands"
 DECISIONS = "mail.reputation.decisions"
@@ -81,6 +83,15 @@ TOPICS: tuple[Topic, ...] = (
         purpose="recipients that get no mail, and what to fix",
     ),
     Topic(
+        name=HELD,
+        records=(HeldMessage,),
+        keyed_by="campaign id/message id",
+        purpose="messages that wait until somebody releases or refuses them",
+        cleanup="compact",
+        retention_s=None,
+        max_bytes=4_194_304,
+    ),
+    Topic(
         name=OUTBOUND,
         records=(OutboundFrame,),
         keyed_by="none; a message id always falls into the same partition",
@@ -115,6 +126,14 @@ TOPICS: tuple[Topic, ...] = (
         records=(Suppression,),
         keyed_by="address hash|scope",
         purpose="addresses that get no mail",
+        cleanup="compact",
+        retention_s=None,
+    ),
+    Topic(
+        name=TRAPS,
+        records=(RegisteredTrap,),
+        keyed_by="hash",
+        purpose="our own traps, as keyed hashes",
         cleanup="compact",
         retention_s=None,
     ),
