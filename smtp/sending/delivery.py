@@ -195,4 +195,6 @@ class Delivery:
             number=job.attempts + 1 if number is None else number,
             provider=self._mailer.provider_of(job.domain),
             now=self._clock.now(),
+            domain=job.domain,
+            flags=job.message.flags,
         )

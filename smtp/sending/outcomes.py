@@ -50,6 +50,8 @@ class Known(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     number: int
     provider: str
     now: int
+    domain: str = ""
+    flags: Sequence[str] = ()
 
     def result(
         self,
@@ -80,6 +82,8 @@ class Known(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             took_ms=attempt.took_ms if attempt else None,
             address_hash=self.address_hash,
             next_attempt_at=next_attempt_at,
+            domain=self.domain,
+            flags=list(self.flags),
         )
 
 

@@ -99,7 +99,13 @@ class Stage:
         )
 
     async def send(
-        self, *names: str, partition: int = 0, domain: str = "example.com", content: str = "hello", **fields: Any
+        self,
+        *names: str,
+        partition: int = 0,
+        domain: str = "example.com",
+        content: str = "hello",
+        flags: Sequence[str] = (),
+        **fields: Any,
     ) -> None:
         """Put one frame with a message for each name; ``ann`` is message id ``m-ann``."""
         frame = OutboundFrame(
@@ -109,7 +115,11 @@ class Stage:
             admitted_at=fields.pop("admitted_at", self.clock.now()),
             messages=[
                 OutboundMessage(
-                    message_id=f"m-{name}", address=f"{name}@{domain}", address_hash=f"h-{name}", vars={"name": name}
+                    message_id=f"m-{name}",
+                    address=f"{name}@{domain}",
+                    address_hash=f"h-{name}",
+                    vars={"name": name},
+                    flags=list(flags),
                 )
                 for name in names
             ],
@@ -256,12 +266,13 @@ class SenderContract:
     async def test_the_account_of_a_message(self, stage: Stage) -> None:
         stage.control()
         async with scripted(Script()) as server:
-            await stage.send("ann")
+            await stage.send("ann", domain="Example.COM", flags=["disposable"])
             async with stage.sender(server.endpoint, name="spring-0"):
                 await stage.has_outcomes(1)
         (result,) = (await stage.told())["m-ann"]
         assert (result.outcome, result.code, result.enhanced, result.attempt) == ("accepted", 250, "2.0.0", 1)
         assert (result.ip, result.mx, result.provider) == ("127.0.0.1", "127.0.0.1", "other")
+        assert (result.domain, result.flags) == ("example.com", ["disposable"])
         assert (result.address_hash, result.class_, result.next_attempt_at) == ("h-ann", None, None)
         (frame,) = await stage.world.results()
         assert (frame.campaign, frame.sender) == (stage.world.campaign, "spring-0")
