@@ -60,9 +60,8 @@ class Opener:
         now = asyncio.get_running_loop().time()
         if isinstance(opened, OurFault):
             self.outage.failed(opened.text, now_s=now)
-        elif isinstance(opened, Session) or self.smarthost is None:  # a server's own trouble was found at its end
+        elif isinstance(opened, Session):
             self.outage.worked()
-        if isinstance(opened, Session):
             self.tls_metrics.opened(opened.tls_policy, opened.tls)
         return opened
 
@@ -104,6 +103,9 @@ class Opener:
         connected = await self.egress.connect(
             target.address, target.port, host=target.host, within_s=self.timeouts.connect_s
         )
+        is_way_open = not isinstance(connected, NotConnected) or not (connected.ours or connected.is_untried)
+        if is_way_open and self.smarthost is None:  # a smarthost has to let us in, too
+            self.outage.worked()
         if isinstance(connected, NotConnected):
             return _reply("connect", connected.text, target, began, ours=connected.ours)
         client = self._client(connected, target, relay)

@@ -39,10 +39,14 @@ class Connected:
 
 @dataclass(frozen=True, slots=True)
 class NotConnected:
-    """Why there is no connection; ``ours``: it is no fault of the server that was asked for."""
+    """Why there is no connection; ``ours``: it is no fault of the server that was asked for.
+
+    ``is_untried``: nothing was sent out, so that it says nothing about the way out either.
+    """
 
     text: str
     ours: bool = False
+    is_untried: bool = False
 
 
 class _Trouble(Exception):  # noqa: N818 - it never leaves this module
@@ -74,14 +78,14 @@ class Egress:
         ``within_s`` is the limit of each step: to the proxy, with the proxy, to the server.
         """
         fixed = Endpoint(host or address, port) in self.fixed
-        why = NotConnected("it has no address")
+        why = NotConnected("it has no address", is_untried=True)
         try:
             found = await _addresses(address, port, within_s)
         except _Trouble as trouble:
-            return NotConnected(str(trouble), ours=trouble.ours)
+            return NotConnected(str(trouble), ours=trouble.ours, is_untried=True)
         for one in found:
             if not (fixed or self.allow_private or may_connect(str(one))):
-                why = NotConnected(f"{one} is no address of the public Internet")
+                why = NotConnected(f"{one} is no address of the public Internet", is_untried=True)
                 continue
             try:
                 return await self._connect(one, port, within_s, fixed=fixed)

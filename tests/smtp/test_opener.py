@@ -153,6 +153,17 @@ async def test_a_dead_proxy_holds_back_every_domain_and_blames_no_server() -> No
             await mailer.close()
 
 
+async def test_a_server_that_may_not_be_connected_to_says_nothing_about_the_way_out() -> None:
+    [port] = free_ports(1)
+    opens = opener(egress=Egress(proxy=Proxy("socks5", Endpoint("127.0.0.1", port))))
+    assert isinstance(await opens.open(Target("mx.example", "8.8.8.8", 25)), OurFault)
+    why = opens.outage.why
+    assert why is not None
+    assert not isinstance(await opens.open(Target("mx.example", "10.0.0.1", 25)), Session)
+    assert opens.outage.why == why
+    assert opens.held_for_s() > 0
+
+
 # ---- smarthost
 
 
