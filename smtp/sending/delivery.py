@@ -128,6 +128,9 @@ class Delivery:
         if self._terms(job, campaign).has_expired(self._clock.now()):
             self.conclude_expired(job)
             return True
+        if campaign.in_doubt == "hold" and job.key in job.lane.memory.doubtful:  # it said `resend` when it was queued
+            self.conclude_in_doubt(job)
+            return True
         if reason := self._board.suppressed(job.message.address_hash, campaign.campaign):
             self._settle(job, self._known(job).result("suppressed", category=reason))
             return True

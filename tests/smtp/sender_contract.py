@@ -618,6 +618,21 @@ class SenderContract:
                 await stage.is_committed(0, 1)
         assert len(server.taken) == copies
 
+    async def test_a_doubtful_message_that_waits_is_not_sent_again_once_its_campaign_says_hold(
+        self, stage: Stage
+    ) -> None:
+        stage.campaign(in_doubt="resend")
+        stage.control(may_send=False)
+        await stage.world.append(0, LedgerEntry(sender="old", at=1, intents=["m-ann"]))
+        await stage.send("ann", "bob")
+        async with scripted(Script()) as server:
+            async with stage.sender(server.endpoint) as running:
+                await until(lambda: running.sender.is_ready and running.sender._lanes.unfinished == 2)
+                stage.campaign(in_doubt="hold")
+                stage.control()
+                assert await stage.has_outcomes(2) == {"m-ann": "in_doubt", "m-bob": "accepted"}
+        assert [taken.recipient for taken in server.taken] == [b"bob@example.com"]
+
     async def test_results_that_may_not_have_been_published_are_published_again_as_the_same(self, stage: Stage) -> None:
         stage.control()
         await stage.send("ann", "bob")
