@@ -55,7 +55,7 @@ class Composer:
                 domain=campaign.return_path_domain,
             )
             message_id = message_id_header(
-                campaign=campaign.campaign, message_id=message.message_id, domain=letterhead.from_domain
+                self._keys, campaign=campaign.campaign, message_id=message.message_id, domain=letterhead.from_domain
             )
         except ValueError as no_host:
             return Unsendable("bad_campaign", str(no_host))

@@ -22,7 +22,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     ``event`` is ``accepted``, ``rejected``, or ``mail_from`` for a transaction that ended without an answer to a
     recipient.  ``at`` is when that was settled, ``mail_from_at`` when MAIL FROM came, ``accepted_at`` when the
     message was taken.  ``code`` is the reply, null when none was sent (``drop…``).  ``message_token`` and
-    ``campaign_name`` stand in Message-ID, ``<TOKEN.CAMPAIGN-NAME@domain>``; they are null when the message itself
+    ``campaign_name`` stand in Message-ID, ``<TOKEN.CAMPAIGN-NAME.MARK@domain>``; they are null when the message itself
     was never sent, as after a refused recipient.
     """
 

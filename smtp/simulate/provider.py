@@ -24,6 +24,7 @@ from smtp.simulate.texts import Answer, code_of, text, wire
 
 _log = structlog.get_logger()
 _MESSAGE_ID = re.compile(rb"(?:\A|\r\n)Message-ID:\s{0,10}<([^<>@\s]{1,400})@", re.IGNORECASE)
+_MARK = re.compile(r"[a-z2-7]{16}").fullmatch
 _OK = b"250 2.1.0 Ok\r\n"
 _OK_RCPT = b"250 2.1.5 Ok\r\n"
 _TROUBLE = b"451 4.3.0 The message could not be stored, try again\r\n"
@@ -269,13 +270,15 @@ class ProviderServer:
 
 
 def _tokens(content: bytes) -> tuple[str | None, str | None]:
-    """Message token and campaign name out of ``Message-ID: <TOKEN.CAMPAIGN-NAME@domain>``."""
+    """Message token and campaign name out of ``Message-ID: <TOKEN.CAMPAIGN-NAME.MARK@domain>``; the mark may lack."""
     end = content.find(b"\r\n\r\n")
     found = _MESSAGE_ID.search(content, 0, end if end >= 0 else len(content))
     if found is None:
         return None, None
-    token, dot, name = found[1].decode("utf-8", "replace").rpartition(".")
-    return (token, name) if dot else (name, None)
+    pieces = found[1].decode("utf-8", "replace").split(".")
+    if len(pieces) > 2 and _MARK(pieces[-1]):
+        del pieces[-1]
+    return (".".join(pieces[:-1]), pieces[-1]) if len(pieces) > 1 else (pieces[0], None)
 
 
 def _domain(address: str) -> str:

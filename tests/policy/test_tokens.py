@@ -10,20 +10,24 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from policy.naming import campaign_name
 from policy.tokens import (
     UNSUBSCRIBE_TOKEN,
     Forged,
     Keys,
     Leave,
+    Named,
     Ticket,
     address_hash,
     campaign_ref,
     message_id_header,
     message_ref,
     message_token,
+    read_message_id,
     read_return_path,
     read_unsubscribe_token,
     return_path,
+    return_paths_in,
     unsubscribe_token,
 )
 
@@ -216,11 +220,11 @@ def test_a_domain_that_is_no_host_name_never_becomes_part_of_a_command_or_header
     with pytest.raises(ValueError, match="not a host name"):
         return_path(KEYS, campaign="c", message_id="m", address_hash=ANN, sent_at=NOW, domain=domain)
     with pytest.raises(ValueError, match="not a host name"):
-        message_id_header(campaign="c", message_id="m", domain=domain)
+        message_id_header(KEYS, campaign="c", message_id="m", domain=domain)
 
 
 def test_an_international_domain_goes_out_as_a_labels() -> None:
-    assert message_id_header(campaign="c", message_id="m", domain="Bücher.de").endswith("@xn--bcher-kva.de>")
+    assert message_id_header(KEYS, campaign="c", message_id="m", domain="Bücher.de").endswith("@xn--bcher-kva.de>")
 
 
 TOKENS = {
@@ -256,9 +260,89 @@ def test_different_ids_have_different_tokens(one: str, other: str) -> None:
 @settings(max_examples=300)
 @given(campaigns, message_ids)
 def test_a_message_id_header_is_one_safe_line(campaign: str, message_id: str) -> None:
-    header = message_id_header(campaign=campaign, message_id=message_id, domain="shop.example")
-    assert re.fullmatch(r"<[A-Za-z0-9_-]+\.[a-z0-9-]+@shop\.example>", header)
+    header = message_id_header(KEYS, campaign=campaign, message_id=message_id, domain="shop.example")
+    assert re.fullmatch(r"<[A-Za-z0-9_-]+\.[a-z0-9-]+\.[a-z2-7]{16}@shop\.example>", header)
     assert len(header) < 200
+
+
+def header_of(message_id: str = "m-1", *, campaign: str = "spring-sale", keys: Keys = KEYS) -> str:
+    return message_id_header(keys, campaign=campaign, message_id=message_id, domain="shop.example")
+
+
+@settings(max_examples=300)
+@given(campaigns, message_ids)
+def test_a_message_id_header_reads_back_as_it_was_written(campaign: str, message_id: str) -> None:
+    named = Named(campaign_name=campaign_name(campaign), message_id=message_token(message_id))
+    assert read_message_id(KEYS, header_of(message_id, campaign=campaign)) == named
+
+
+def test_a_message_id_header_is_the_same_at_every_attempt_and_does_not_change_between_versions() -> None:
+    assert header_of() == "<m-1.spring-sale-e22abe2bc7ea.vpl7babskn2bwtwr@shop.example>"
+
+
+@pytest.mark.parametrize(
+    "around", ["{}", " {} ", "In-Reply-To: {}", "<x@y> {}"], ids=["alone", "blanks", "a field", "after another"]
+)
+def test_a_message_id_header_is_found_in_what_stands_around_it(around: str) -> None:
+    assert isinstance(read_message_id(KEYS, around.format(header_of())), Named)
+
+
+@given(st.data())
+def test_an_edited_message_id_header_never_verifies(data: st.DataObject) -> None:
+    header = header_of("m-1")
+    place = data.draw(st.integers(1, header.index("@") - 1))
+    other = data.draw(st.sampled_from(string.ascii_lowercase + string.digits + "-_."))
+    edited = header[:place] + other + header[place + 1 :]
+    assume(edited != header)
+    assert isinstance(read_message_id(KEYS, edited), Forged)
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        pytest.param(header_of(keys=Keys(address=b"a" * 32, return_path=b"x" * 32)), "bad_signature", id="another key"),
+        pytest.param("<m-1.spring-sale-e22abe2bc7ea@shop.example>", "not_ours", id="without a mark"),
+        pytest.param("", "not_ours", id="nothing"),
+        pytest.param("<" + "a." * 5_000 + "@x>", "not_ours", id="long"),
+    ],
+)
+def test_other_message_id_headers_are_told_from_forged_ones(header: str, reason: str) -> None:
+    said = read_message_id(KEYS, header)
+    assert isinstance(said, Forged)
+    assert said.reason == reason
+
+
+@given(st.text(max_size=300))
+def test_any_text_is_answered_as_a_message_id_header(text: str) -> None:
+    assert isinstance(read_message_id(KEYS, text), Forged)
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        pytest.param("{plain}", id="itself"),
+        pytest.param("SRS0=ab1=cd={domain}={local}@forwarder.example", id="SRS0"),
+        pytest.param("SRS1=xy=one.example==ab1=cd={domain}={local}@two.example", id="SRS1"),
+        pytest.param("SRS0+ab1-cd-{domain}-{local}@forwarder.example", id="SRS0 with other separators"),
+        pytest.param("prvs=1234abcdef={plain}", id="BATV"),
+        pytest.param("rfc822;b+2B{token}@{domain}", id="xtext"),
+        pytest.param("https://x.example/?from=b%2B{token}%40{domain}", id="in a URL"),
+        pytest.param("b-{token}@{domain}", id="a minus"),
+        pytest.param("SRS0=ab1=cd={domain}=b+2b{token}@forwarder.example", id="SRS0 in xtext"),
+    ],
+)
+@given(message_id=message_ids)
+def test_a_return_path_is_found_inside_of_what_others_made_of_it(wrapped: str, message_id: str) -> None:
+    plain = path_of(message_id)
+    local, _, domain = plain.partition("@")
+    text = wrapped.format(plain=plain, local=local, domain=domain, token=local.removeprefix("b+"))
+    assert return_paths_in(text) == [local]
+    assert return_paths_in(text.upper()) == [local.upper().replace("B+", "b+")]
+
+
+@given(st.text(alphabet="b+-2a=@ ", max_size=2_000))
+def test_few_return_paths_are_looked_for_in_any_text(text: str) -> None:
+    assert len(return_paths_in(text)) <= 3
 
 
 GOLDEN = {

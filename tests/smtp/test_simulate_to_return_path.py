@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from policy.naming import campaign_name
 from policy.tokens import address_hash, message_id_header
 from smtp.findings import Bounce, Report
 from smtp.simulate import Config, SimulatedProviders, read_logs
@@ -15,7 +16,7 @@ from tests.smtp.wire import Wire, until
 
 
 def _message(message_id: str, campaign: str) -> bytes:
-    header = message_id_header(campaign=campaign, message_id=message_id, domain="shop.example")
+    header = message_id_header(KEYS, campaign=campaign, message_id=message_id, domain="shop.example")
     return f"Message-ID: {header}\nFrom: news@shop.example\nTo: x@y.example\nSubject: z\n\nhello\n".encode()
 
 
@@ -47,7 +48,8 @@ async def test_what_a_provider_sends_back_becomes_feedback_of_the_right_message(
     (event,) = kafka.feedback
     assert (event.kind, event.campaign, event.message_id, event.sent_at) == (kind, "bought-list", "m-3", SENT_AT)
     assert event.address_hash == (address_hash(KEYS, rcpt) if is_hash_known else None)
-    assert [one.event for one in read_logs(tmp_path)] == ["accepted"]
+    (line,) = read_logs(tmp_path)
+    assert (line.event, line.message_token, line.campaign_name) == ("accepted", "m-3", campaign_name("bought-list"))
 
 
 async def test_nothing_is_sent_back_to_the_null_return_path(tmp_path: Path) -> None:
