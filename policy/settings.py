@@ -234,6 +234,11 @@ class Settings:
     unsubscribe_plain_http: bool = _setting(
         False, _flag, "is unsubscribe_web plain HTTP, behind something that ends TLS and writes X-Forwarded-For?"
     )
+    parsers: int = _setting(2, _whole(1, 64), "processes in which the return path reads what strangers send")
+    parser_memory_mib: int = _setting(
+        64, _whole(16, 4096), "memory that reading one message may take, beyond what an idle parser has", "MiB"
+    )
+    parser_s: int = _setting(5, _whole(1, 15), "time that reading one message may take", "seconds")
     sender_web: Endpoint = _setting(
         Endpoint("127.0.0.1", 9100),
         endpoint,
