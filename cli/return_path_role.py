@@ -20,7 +20,7 @@ from schemas.codec import encode
 from schemas.dead_letters import DeadLetter
 from schemas.feedback import Feedback
 from schemas.sending import Campaign
-from schemas.topics import CAMPAIGNS, DEAD_LETTERS, FEEDBACK
+from schemas.topics import CAMPAIGNS, DEAD_LETTERS, FEEDBACK, TRAPS
 from smtp.certificates import Certificate
 from smtp.known import Known
 from smtp.return_path import ReturnPath, tls_context
@@ -50,11 +50,17 @@ async def run_return_path(
     settings: Settings, keys: Keys, *, bootstrap: str, certificate: Path | None, key: Path | None
 ) -> None:
     """Listen until told to end; what was taken by then is answered first."""
-    catalogue = Catalogue(bootstrap, (CAMPAIGNS,), client_id="mailcordon-return-path")
+    catalogue = Catalogue(bootstrap, (CAMPAIGNS, TRAPS), client_id="mailcordon-return-path")
     await catalogue.start()
     try:
         async with producer(bootstrap) as out:
-            known = Known(catalogue.campaigns, own_domains=settings.own_domains, trap_domains=settings.trap_domains)
+            known = Known(
+                catalogue.campaigns,
+                own_domains=settings.own_domains,
+                trap_domains=settings.trap_domains,
+                keys=keys,
+                registered=catalogue.trap,
+            )
             context = Context(keys=keys, known=known, provider_of=Providers(settings.providers).of)
             publish = _Publish(out)
             listener = ReturnPath(

@@ -1,14 +1,16 @@
 """What the return path knows of the world: which domains are ours, which are traps, which campaigns there are."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from policy.addresses import hostname
 from policy.naming import campaign_name
-from policy.tokens import campaign_ref
+from policy.tokens import Keys, address_hash, campaign_ref
+from policy.traps import TrapFact, domain_hash
 from schemas.sending import Campaign
 
 _REBUILD_AFTER_MS = 1_000
+_OF_SETTINGS = TrapFact(what="domain")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,9 @@ class _Index:
 class Known:
     """Answers from the catalogue's campaigns and the settings.
 
+    ``registered`` answers for the keyed hash of an address, or of ``@`` and a domain, whether it is in the registry of
+    traps; to ask it one needs the ``keys``.
+
     The look-up tables are made anew when something is not found and they are older than a second, so a campaign that
     was registered just now is known, and strangers who ask for nonsense cost nothing.
     """
@@ -32,18 +37,32 @@ class Known:
         *,
         own_domains: Iterable[str] = (),
         trap_domains: Iterable[str] = (),
-        trap_addresses: Iterable[str] = (),
+        keys: Keys | None = None,
+        registered: Callable[[str], TrapFact | None] | None = None,
     ) -> None:
         self._campaigns = campaigns
         self._own = frozenset(filter(None, map(hostname, own_domains)))
         self._trap_domains = frozenset(filter(None, map(hostname, trap_domains)))
-        self._trap_addresses = frozenset(address.lower() for address in trap_addresses)
+        self._keys = keys
+        self._registered = registered
         self._index = _Index(-_REBUILD_AFTER_MS, frozenset(), {}, {})
 
     def is_trap(self, address: str) -> bool:
         """Whether mail to this address is a trap hit."""
-        domain = hostname(address.rpartition("@")[2])
-        return domain in self._trap_domains or address.lower() in self._trap_addresses
+        return self.trap(address) is not None
+
+    def trap(self, address: str) -> TrapFact | None:
+        """What is known of the trap that this address is: by itself, by its domain, or by the settings."""
+        local, _, given = address.rpartition("@")
+        domain = hostname(given)
+        if not local or domain is None:
+            return None
+        if self._registered is not None and self._keys is not None:
+            found = self._registered(address_hash(self._keys, address))
+            found = found or self._registered(domain_hash(self._keys, domain))
+            if found is not None:
+                return found
+        return _OF_SETTINGS if domain in self._trap_domains else None
 
     def is_own(self, domain: str, now: int) -> bool:
         """Whether mail for this domain is for us."""

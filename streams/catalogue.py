@@ -1,4 +1,4 @@
-"""A local copy of what the compacted topics say: campaigns, contents, suppressions, control, rates.
+"""A local copy of what the compacted topics say: campaigns, contents, suppressions, traps, control, rates.
 
 Every process that decides something about mail keeps one.  It is read from the beginning without a consumer group,
 so each process has all of it; questions to it cost no round trip, and ``caught_up`` closes the gap of milliseconds
@@ -15,18 +15,20 @@ from aiokafka import ConsumerRecord
 
 from policy.naming import campaign_scope
 from policy.templates import BadContent, Template, compile_content
+from policy.traps import TrapFact
 from schemas.base import Record
 from schemas.codec import Malformed, decode
 from schemas.feedback import Suppression
 from schemas.reputation import Control, RatesSnapshot
 from schemas.sending import Campaign, Content
-from schemas.topics import BY_NAME, CAMPAIGNS, CONTENTS, CONTROL, RATES, SUPPRESSIONS
+from schemas.topics import BY_NAME, CAMPAIGNS, CONTENTS, CONTROL, RATES, SUPPRESSIONS, TRAPS
 from streams.following import Follower
 from streams.suppressed import Suppressed
+from streams.traps import Traps
 
 log = structlog.get_logger()
 
-ALL = (CAMPAIGNS, CONTENTS, SUPPRESSIONS, CONTROL, RATES)
+ALL = (CAMPAIGNS, CONTENTS, SUPPRESSIONS, TRAPS, CONTROL, RATES)
 PLATFORM = "platform"
 
 R = TypeVar("R", bound=Record)
@@ -50,10 +52,12 @@ class Catalogue:
         on_change: OnChange | None = None,
         campaign: str | None = None,
     ) -> None:
-        apply = {
+        self.traps = Traps()
+        apply: dict[str, Callable[[str, bytes | None], bool | Malformed]] = {
             CAMPAIGNS: self._campaign,
             CONTENTS: self._content,
             SUPPRESSIONS: self._suppression,
+            TRAPS: self.traps.apply,
             CONTROL: self._control,
             RATES: self._rates,
         }
@@ -99,6 +103,10 @@ class Catalogue:
         tenant = [f"tenant:{known.tenant}"] if known is not None else []
         scopes = (PLATFORM, *tenant, campaign_scope(campaign))
         return self.suppressions.within(scopes, now=time.time_ns() // 1_000_000 if as_of is None else as_of)
+
+    def trap(self, hashed: str) -> TrapFact | None:
+        """What is known of the trap whose address, or ``@`` and domain, has this keyed hash."""
+        return self.traps.get(hashed)
 
     def _take(self, record: ConsumerRecord) -> None:
         """Apply one record; whatever is wrong with it stays with it."""

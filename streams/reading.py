@@ -1,15 +1,17 @@
 """Reading what is in a topic now, once: every record of every partition, up to where each ended at the beginning."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from schemas.topics import TOPICS
-from streams.admin import admin
+from streams.admin import LEADER_MOVED, Admin, admin
 from streams.stopping import stop
 
 _LARGEST_RECORD = max(topic.max_bytes for topic in TOPICS)
+_PAUSE_S = 0.1
 
 
 async def to_the_end(bootstrap: str, topic: str, *, within_s: float) -> AsyncIterator[ConsumerRecord]:
@@ -18,7 +20,7 @@ async def to_the_end(bootstrap: str, topic: str, *, within_s: float) -> AsyncIte
     ``within_s`` bounds each wait for the broker, not the whole: a long topic takes its time.
     """
     async with admin(bootstrap, within_s=within_s) as edge:
-        ends = {one: end for one, end in (await edge.ends(await edge.leaders([topic]))).items() if end > 0}
+        ends = await _ends(edge, topic, within_s)
     if not ends:
         return
     consumer = AIOKafkaConsumer(
@@ -43,3 +45,17 @@ async def to_the_end(bootstrap: str, topic: str, *, within_s: float) -> AsyncIte
                 raise TimeoutError(f"topic {topic} could not be read to its end")
     finally:
         await stop(consumer)
+
+
+async def _ends(edge: Admin, topic: str, within_s: float) -> dict[TopicPartition, int]:
+    """Where each partition that holds anything ends.  A topic that was made just now may not have its leaders yet."""
+    deadline = time.monotonic() + within_s
+    while True:
+        try:
+            ends = await edge.ends(await edge.leaders([topic]))
+        except LEADER_MOVED:
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(_PAUSE_S)
+        else:
+            return {partition: end for partition, end in ends.items() if end > 0}

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 import pytest
 
 from policy.naming import campaign_name
-from policy.tokens import campaign_ref
+from policy.tokens import address_hash, campaign_ref
+from policy.traps import TrapFact, domain_hash
 from schemas.sending import Campaign
 from smtp.known import Known
-from tests.smtp.mailroom import NOW, campaign
+from tests.smtp.mailroom import KEYS, NOW, campaign
 
 
 @pytest.mark.parametrize(
@@ -32,21 +33,55 @@ def test_only_whole_names_of_our_domains_are_ours(domain: str, expected: bool) -
     assert known.is_own(domain, NOW) is expected
 
 
+REGISTERED = {
+    address_hash(KEYS, "Seed-1@shop.example"): TrapFact(where="partner 7", what="decoy"),
+    address_hash(KEYS, "own@gmial.example"): TrapFact(where="a hidden link"),
+    domain_hash(KEYS, "GMIAL.example"): TrapFact(kind="typo", what="domain"),
+    domain_hash(KEYS, "traps.example"): TrapFact(kind="recycled", where="the old shop", what="domain"),
+    domain_hash(KEYS, "bücher.example"): TrapFact(kind="recycled", what="domain"),
+}
+
+
+def knowing() -> Known:
+    return Known({}, trap_domains=["traps.example", "old.example"], keys=KEYS, registered=REGISTERED.get)
+
+
 @pytest.mark.parametrize(
-    ("address", "expected"),
+    ("address", "kind", "where"),
     [
-        ("anybody@traps.example", True),
-        ("ANYBODY@TRAPS.example", True),
-        ("seed-1@shop.example", True),
-        ("Seed-1@SHOP.example", True),
-        ("seed-2@shop.example", False),
-        ("anybody@x.traps.example", False),
+        ("seed-1@shop.example", "pristine", "partner 7"),
+        ("SEED-1@Shop.example", "pristine", "partner 7"),
+        ("anybody@gmial.example", "typo", ""),
+        ("own@gmial.example", "pristine", "a hidden link"),
+        ("anybody@traps.example", "recycled", "the old shop"),
+        ("anybody@old.example", "pristine", ""),
+        ("ANYBODY@OLD.example", "pristine", ""),
+        ("anybody@bücher.example", "recycled", ""),
+        ("anybody@xn--bcher-kva.example", "recycled", ""),
     ],
 )
-def test_traps_are_domains_and_addresses(address: str, expected: bool) -> None:
-    known = Known({}, trap_domains=["traps.example"], trap_addresses=["Seed-1@shop.example"])
+def test_a_trap_is_known_by_its_address_then_its_domain_then_the_settings(address: str, kind: str, where: str) -> None:
+    fact = knowing().trap(address)
 
-    assert known.is_trap(address) is expected
+    assert fact is not None
+    assert (fact.kind, fact.where, fact.strength) == (kind, where, 1.0)
+    assert knowing().is_trap(address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["seed-2@shop.example", "anybody@x.traps.example", "anybody@x.old.example", "traps.example", "@", "", "a" * 400],
+)
+def test_what_is_not_registered_is_no_trap(address: str) -> None:
+    assert knowing().trap(address) is None
+    assert not knowing().is_trap(address)
+
+
+def test_without_a_registry_the_settings_count() -> None:
+    known = Known({}, trap_domains=["traps.example"])
+
+    assert known.trap("anybody@traps.example") == TrapFact(what="domain")
+    assert known.trap("anybody@shop.example") is None
 
 
 def test_a_campaign_that_was_registered_just_now_is_known_within_a_second() -> None:
