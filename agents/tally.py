@@ -243,6 +243,7 @@ def _signal(message: Message, event: FeedbackEvent) -> panes.Signal:
         message_id=event.message_id,
         kind=event.kind,
         at=event.at,
+        trap=event.trap,
     )
 
 

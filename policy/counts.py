@@ -13,12 +13,18 @@ What is counted, per campaign, minute, provider and sending address:
 Feedback counts in the minute in which its message was sent, so that it meets its own denominator.  A hard bounce
 that comes back later leaves ``accepted`` as it is: the message was accepted, and then turned out to be
 undeliverable.  ``not_spam`` and ``auto_reply`` count nothing.
+
+A trap hit counts as one message, and beside that by its weight (:mod:`policy.traps`); one that weighs nothing does not
+count at all.  Only hits of our own traps are told apart by kind.
+
+Vectors that an older version wrote down are shorter: new columns come last, and :func:`widened` fills them in.
 """
 
 from collections.abc import Callable, Iterable
 from functools import cache
 
 from policy.replies import shipped
+from policy.traps import WEIGHTS, WHOLE, is_confirmed, weight_of
 from schemas.delivery import DeliveryResult
 from schemas.feedback import FeedbackEvent
 from schemas.reputation import Counts
@@ -39,8 +45,12 @@ _BLOCK = VECTOR.index("block")
 _DEFERRAL = VECTOR.index("deferral")
 _COMPLAINT = VECTOR.index("complaint")
 _TRAP = VECTOR.index("trap_hit")
-_PRISTINE = VECTOR.index("trap_hit_pristine")
-COUNTED_FROM = 0.5
+_WEIGHT = VECTOR.index("trap_weight")
+_CONFIRMED = {
+    "pristine": VECTOR.index("trap_hit_pristine"),
+    "recycled": VECTOR.index("trap_hit_recycled"),
+}
+_TYPO = VECTOR.index("trap_hit_typo")
 _UNSUBSCRIBE = VECTOR.index("unsubscribe")
 _ATTEMPTS = VECTOR.index("attempts")
 
@@ -95,24 +105,56 @@ def booked(results: Iterable[DeliveryResult]) -> dict[int, Cells]:
 
 
 def booked_feedback(events: Iterable[FeedbackEvent]) -> dict[int, Cells]:
-    """What feedback adds to the minutes in which its messages were sent; without ``sent_at``, to that of ``at``.
-
-    A trap hit weaker than ``COUNTED_FROM`` adds nothing: a stranger could have made it up.
-    """
+    """What feedback adds to the minutes in which its messages were sent; without ``sent_at``, to that of ``at``."""
     minutes: dict[int, Cells] = {}
     for event in events:
         column = _FEEDBACK.get(event.kind)
         if column is None:
             continue
-        if column == _TRAP and event.trap is not None and event.trap.strength < COUNTED_FROM:
+        weight = weight_of(event) if column == _TRAP else 0
+        if column == _TRAP and not weight:
             continue
         sent_at = event.at if event.sent_at is None else min(event.sent_at, event.at)
         cells = minutes.setdefault(sent_at // MINUTE_MS, {})
         vector = cells.setdefault(cell_key(event.provider, event.ip), [0] * _WIDTH)
         vector[column] += 1
-        if column == _TRAP and event.trap is not None and event.trap.kind == "pristine" and event.trap.strength >= 1.0:
-            vector[_PRISTINE] += 1
+        if weight:
+            vector[_WEIGHT] += weight
+            if (its_kind := _kind_column(event)) is not None:
+                vector[its_kind] += 1
     return minutes
+
+
+def _kind_column(event: FeedbackEvent) -> int | None:
+    trap = event.trap
+    if trap is None:
+        return None
+    if trap.kind == "typo":
+        return _TYPO
+    return _CONFIRMED.get(trap.kind) if is_confirmed(trap) else None
+
+
+def widened(vector: Vector) -> Vector:
+    """A vector that may be of an older version, with all columns; trap hits weighed as much as any then."""
+    missing = _WIDTH - len(vector)
+    if not missing:
+        return vector
+    grown = [*vector, *[0] * missing]
+    if len(vector) <= _WEIGHT:
+        grown[_WEIGHT] = WHOLE * grown[_TRAP]
+    return grown
+
+
+def trap_events(counts: Counts) -> int:
+    """The trap hits as judged: by weight, in whole pristine ones.  Counts of an older version have no weight."""
+    hits = counts.trap_hit
+    return min(hits, counts.trap_weight // WHOLE) if counts.trap_weight else hits
+
+
+def isolating_trap_events(counts: Counts) -> int:
+    """The same of confirmed hits alone, and not of typo traps: people mistype."""
+    weight = WEIGHTS["pristine"] * counts.trap_hit_pristine + WEIGHTS["recycled"] * counts.trap_hit_recycled
+    return min(counts.trap_hit, weight // WHOLE)
 
 
 def merge(into: Cells, more: Cells) -> Cells:

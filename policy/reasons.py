@@ -1,12 +1,16 @@
 """Reasons: the sentences with the numbers, and the evidence beside them, of every change of state."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from schemas.reputation import Command, RatesSnapshot, Verdict
+from policy.counts import trap_events
+from schemas.reputation import Command, Counts, RatesSnapshot, Reference, Verdict
 
 _REFERENCES = 20
+_PLACES = 3
+_PLACE_LENGTH = 80
 _SAID = {
     "hard_bounce": "messages bounced hard",
     "complaint": "messages were complained about",
@@ -26,16 +30,57 @@ def of_verdict(metric: str, verdict: Verdict, addition: str = "") -> str:
     )
 
 
-def of_pristine_trap(hits: int) -> str:
+def of_traps(verdict: Verdict, windows: Mapping[str, Counts], places: Sequence[str], addition: str = "") -> str:
+    """``7 of 213 messages hit spam traps (2 recycled, 5 typo; planted: footer; weighed as 1) (0.47 %, at least …``."""
+    counts = windows.get(verdict.window)
+    if counts is None or not counts.trap_hit:
+        return of_verdict("trap_hit", verdict, addition)
+    said = [_kinds(counts)]
+    if places:
+        said.append(f"planted: {', '.join(places)}")
+    if trap_events(counts) != counts.trap_hit:
+        said.append(f"weighed as {trap_events(counts):,}")
+    return (
+        f"{counts.trap_hit:,} of {verdict.trials:,} {_SAID['trap_hit']} ({'; '.join(said)}) ({percent(verdict.rate)}, "
+        f"at least {percent(verdict.low)}), limit {percent(verdict.limit)}, window {verdict.window}{addition}"
+    )
+
+
+def _kinds(counts: Counts) -> str:
+    known = {
+        "pristine": counts.trap_hit_pristine,
+        "recycled": counts.trap_hit_recycled,
+        "typo": counts.trap_hit_typo,
+    }
+    known["suspected"] = counts.trap_hit - sum(known.values())
+    return ", ".join(f"{number:,} {kind}" for kind, number in known.items() if number > 0)
+
+
+def planted(recent: Sequence[Reference], kind: str | None = None) -> list[str]:
+    """Where the traps that were hit last had been planted, newest first, each place once."""
+    places: dict[str, None] = {}
+    for one in reversed(recent):
+        if one.trap is not None and one.trap.where and kind in (None, one.trap.kind):
+            text = "".join(letter if letter.isprintable() else " " for letter in one.trap.where)
+            places[text if len(text) <= _PLACE_LENGTH else f"{text[:_PLACE_LENGTH]}…"] = None
+    return list(places)[:_PLACES]
+
+
+def of_pristine_trap(hits: int, places: Sequence[str] = ()) -> str:
     """Zero tolerance needs no rate."""
     messages = "1 message" if hits == 1 else f"{hits:,} messages"
-    return f"{messages} hit a confirmed pristine trap, an address that nobody can have signed up; one is enough"
+    where = f" (planted: {', '.join(places)})" if places else ""
+    return f"{messages} hit a confirmed pristine trap{where}, an address that nobody can have signed up; one is enough"
 
 
 def of_recovery(metric: str, verdict: Verdict | None, dwell_min: int) -> str:
     """Why a restriction is taken back a step."""
     if verdict is None or metric not in _SAID:
         return f"all rates were below half of their limits for {dwell_min} min"
+    if verdict.events == 0 and metric == "trap_hit":
+        return (
+            f"trap hits among {verdict.trials:,} messages weigh nothing in window {verdict.window}, for {dwell_min} min"
+        )
     if verdict.events == 0:
         return f"none of {verdict.trials:,} {_SAID[metric]} in window {verdict.window}, for {dwell_min} min"
     return (

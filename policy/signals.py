@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 import msgspec
 
-from policy.reasons import Evidence, evidence_of, of_pristine_trap, of_recovery, of_verdict
+from policy.reasons import Evidence, evidence_of, of_pristine_trap, of_recovery, of_traps, of_verdict, planted
 from policy.standing import Standing, in_favour
 from policy.transitions import Signal
-from policy.verdicts import BREACH, GRAVE, METRICS, WARNING, interval, verdicts
+from policy.verdicts import BREACH, GRAVE, METRICS, WARNING, interval, isolating_traps, verdicts
 from schemas.reputation import Counts, RatesSnapshot, Verdict
 from schemas.sending import Campaign, Limits
 
@@ -56,15 +56,21 @@ def in_rates(
         if hits > 0:
             verdict = _of_pristine(hits, windows[window], window)
             evidence = evidence_of("pristine_trap", "trap_hit", verdict, rates)
-            found.append(Found("pristine_trap", "trap_hit", "pristine_trap", of_pristine_trap(hits), evidence))
+            reason = of_pristine_trap(hits, planted(rates.recent, "pristine"))
+            found.append(Found("pristine_trap", "trap_hit", "pristine_trap", reason, evidence))
     for metric, verdict in answers.items():
         if verdict.answer == "breach":
             signal, addition = _breach(standing, now, metric, verdict)
+            if metric == "trap_hit" and signal != "breach":
+                signal, addition = _breach_of_traps(standing, now, isolating_traps(windows, campaign.limits))
         elif verdict.evidence >= WARNING:
             signal, addition = "warning", "; not yet a breach"
         else:
             continue
-        reason = of_verdict(metric, verdict, addition)
+        if metric == "trap_hit":
+            reason = of_traps(verdict, windows, planted(rates.recent), addition)
+        else:
+            reason = of_verdict(metric, verdict, addition)
         found.append(Found(signal, metric, metric, reason, evidence_of(metric, metric, verdict, rates)))
     return found
 
@@ -77,6 +83,13 @@ def _breach(standing: Standing, now: int, metric: str, verdict: Verdict) -> tupl
     if standing.judged == "throttled" and now - standing.since >= DWELL_MS and has_grown:
         return "lasting_block" if is_block else "lasting", f"; it grew while throttled for {DWELL_MIN} min"
     return "breach", ""
+
+
+def _breach_of_traps(standing: Standing, now: int, confirmed: Verdict) -> tuple[Signal, str]:
+    """What is only suspected, or may be a slip of somebody's hand, throttles; the rest must be enough by itself."""
+    if confirmed.answer == "breach":
+        return _breach(standing, now, "trap_hit", confirmed)
+    return "breach", "; too little of it is confirmed to isolate"
 
 
 def _of_pristine(hits: int, counts: Counts, window: str) -> Verdict:

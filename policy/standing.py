@@ -22,7 +22,10 @@ from schemas.reputation import Counts, RatesSnapshot, State
 
 _COMMANDS_KEPT = 20
 _MADE_ANEW_MS = 3_600_000
-_EVENTS = ("hard_bounce", "block", "complaint", "trap_hit", "trap_hit_pristine")
+_EVENTS = (
+    *("hard_bounce", "block", "complaint"),
+    *("trap_hit", "trap_hit_pristine", "trap_hit_recycled", "trap_hit_typo", "trap_weight"),
+)
 _NOTHING = Counts()
 
 

@@ -23,6 +23,7 @@ import math
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 
+from policy.counts import isolating_trap_events, trap_events
 from schemas.reputation import Answer, Counts, Verdict
 from schemas.sending import Limits
 
@@ -43,13 +44,13 @@ _Z = 1.959963984540054  # 97.5 % of the normal distribution
 METRICS: Mapping[str, Callable[[Counts], tuple[int, int]]] = {
     "hard_bounce": lambda counts: (counts.hard_bounce, counts.accepted + counts.hard_bounce + counts.soft_bounce),
     "complaint": lambda counts: (counts.complaint, max(counts.accepted, counts.complaint)),
-    "trap_hit": lambda counts: (counts.trap_hit, max(counts.accepted, counts.trap_hit)),
+    "trap_hit": lambda counts: (trap_events(counts), max(counts.accepted, counts.trap_hit)),
     "block": lambda counts: (counts.block, max(counts.attempts, counts.block)),
 }
 """Events and trials of each metric.
 
 Hard bounces are counted against the recipients whose first outcome is final; complaints and trap hits against what
-was accepted (only that can be complained about); blocks against the answers of servers.
+was accepted (only that can be complained about); blocks against the answers of servers.  Trap hits count by weight.
 """
 
 _NOTHING = Counts()
@@ -66,8 +67,23 @@ def verdicts(windows: Mapping[str, Counts], limits: Limits) -> dict[str, Verdict
     }
 
 
-def _verdict(metric: str, seen: list[tuple[str, Counts]], limit: float) -> Verdict:
-    of = METRICS[metric]
+def isolating_traps(windows: Mapping[str, Counts], limits: Limits) -> Verdict:
+    """The verdict on the trap hits that may isolate: confirmed ones that no slip of a hand explains."""
+    seen = [(name, windows.get(name, _NOTHING)) for name in WEIGHTS]
+    return _verdict("trap_hit", seen, limits.trap_hit, _isolating)
+
+
+def _isolating(counts: Counts) -> tuple[int, int]:
+    return isolating_trap_events(counts), max(counts.accepted, counts.trap_hit)
+
+
+def _verdict(
+    metric: str,
+    seen: list[tuple[str, Counts]],
+    limit: float,
+    of: Callable[[Counts], tuple[int, int]] | None = None,
+) -> Verdict:
+    of = of or METRICS[metric]
     evidence = _REST
     strongest = -1.0
     window, events, trials = DECIDING, 0, 0

@@ -205,7 +205,7 @@ MEANINGS: dict[str, dict[str, str]] = {
     "FeedbackFrame": {"feedback": "up to 1,000 signals; best of one campaign, the record's key"},
     "Trap": {
         "kind": "which kind of trap",
-        "strength": "how sure that is; 1.0: a trap of our own received the mail; below 0.5 it is kept and not counted",
+        "strength": "how sure that is; 1.0: a trap of our own received the mail; what is less sure weighs less",
         "where": "where the trap was planted, if it is our own",
     },
     "RegisteredTrap": {
@@ -243,6 +243,9 @@ MEANINGS: dict[str, dict[str, str]] = {
         "trap_hit_pristine": "the part of them that reached a confirmed pristine trap",
         "unsubscribe": "recipients who want no more mail",
         "attempts": "answers of receiving servers, deferrals included",
+        "trap_weight": "what all trap hits weigh, in hundredths of a pristine one; judged are whole ones",
+        "trap_hit_recycled": "the part of the trap hits that reached a confirmed recycled trap",
+        "trap_hit_typo": "the part of the trap hits that reached a typo trap, or what looks like one",
     },
     "Verdict": {
         "answer": "below the limit, above it, or too few events to tell",
@@ -262,6 +265,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "message_id": "the message it is about",
         "kind": "what happened",
         "at": _AT,
+        "trap": "for `trap_hit`: which kind of trap, and where it was planted",
     },
     "Command": {
         "id": "names the command; its decision carries it",

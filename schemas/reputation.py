@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Meta
 
 from schemas.base import CampaignId, Millis, Part, Record
+from schemas.feedback import Trap
 from schemas.sending import Pace
 
 Answer = Literal["within", "breach", "too_few"]
@@ -16,8 +17,10 @@ CommandName = Literal["isolate", "release", "retire", "review"]
 class Counts(Part, frozen=True, kw_only=True):
     """Events of one scope in one window.
 
-    ``trap_hit_pristine`` is the part of ``trap_hit`` that hit confirmed pristine traps; ``attempts`` are answers
-    of receiving servers, deferrals included; ``soft_bounce`` are final failures that are no fault of the address.
+    ``trap_hit_pristine`` and ``trap_hit_recycled`` are the parts of ``trap_hit`` that hit confirmed traps of these
+    kinds, ``trap_hit_typo`` the part that hit typo traps; ``trap_weight`` is what all of them weigh, in hundredths of a
+    pristine hit.  ``attempts`` are answers of receiving servers, deferrals included; ``soft_bounce`` are final failures
+    that are no fault of the address.
     """
 
     accepted: int = 0
@@ -30,6 +33,9 @@ class Counts(Part, frozen=True, kw_only=True):
     trap_hit_pristine: int = 0
     unsubscribe: int = 0
     attempts: int = 0
+    trap_weight: int = 0
+    trap_hit_recycled: int = 0
+    trap_hit_typo: int = 0
 
 
 class Verdict(Part, frozen=True, kw_only=True):
@@ -50,7 +56,7 @@ class Verdict(Part, frozen=True, kw_only=True):
 
 
 class Reference(Part, frozen=True, kw_only=True):
-    """Where an event that counts can be looked up."""
+    """Where an event that counts can be looked up; of a trap hit also what was hit."""
 
     topic: str
     partition: int
@@ -58,6 +64,7 @@ class Reference(Part, frozen=True, kw_only=True):
     message_id: str | None = None
     kind: str | None = None
     at: Millis | None = None
+    trap: Trap | None = None
 
 
 class RatesSnapshot(Record, frozen=True, kw_only=True, tag_field="v", tag=1):

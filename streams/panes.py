@@ -4,7 +4,7 @@ A pane is a list, because a table value is JSON::
 
     [[applied results offset, applied feedback offset],
      {"provider|ip": [counts as in policy.counts.VECTOR]},
-     [newest signals against the sender: [topic, partition, offset, message id, kind, at]],
+     [newest signals against the sender: [topic, partition, offset, message id, kind, at, what of a trap is known]],
      [ids of the feedback that was counted],
      {ledger partition: newest ledger offset that was counted}]
 
@@ -21,8 +21,10 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from policy.counts import widened
 from schemas.base import Millis
 from schemas.delivery import Position
+from schemas.feedback import Trap
 from schemas.reputation import Reference
 from schemas.topics import FEEDBACK, RESULTS
 
@@ -81,7 +83,7 @@ def added(held: Cells, more: Cells) -> Cells:
     total = dict(held)
     for name, vector in more.items():
         there = total.get(name)
-        total[name] = vector if there is None else [a + b for a, b in zip(there, vector, strict=True)]
+        total[name] = vector if there is None else [a + b for a, b in zip(widened(there), vector, strict=True)]
     return total
 
 
@@ -100,16 +102,34 @@ def newest(held: Sequence[Signal], more: Sequence[Signal]) -> list[Signal]:
     return kept
 
 
-def signal(place: int, *, partition: int, offset: int, message_id: str | None, kind: str, at: Millis) -> Signal:
+def signal(
+    place: int,
+    *,
+    partition: int,
+    offset: int,
+    message_id: str | None,
+    kind: str,
+    at: Millis,
+    trap: Trap | None = None,
+) -> Signal:
     """One signal against the sender, and where it can be looked up."""
-    return [place, partition, offset, message_id, kind, at]
+    one = [place, partition, offset, message_id, kind, at]
+    return one if trap is None else [*one, [trap.kind, trap.strength, trap.where]]
 
 
 def references(signals: Iterable[Signal]) -> list[Reference]:
     """Signals as they travel."""
     return [
-        Reference(topic=_TOPICS[place], partition=partition, offset=offset, message_id=message, kind=kind, at=at)
-        for place, partition, offset, message, kind, at in signals
+        Reference(
+            topic=_TOPICS[place],
+            partition=partition,
+            offset=offset,
+            message_id=message,
+            kind=kind,
+            at=at,
+            trap=Trap(kind=trap[0][0], strength=trap[0][1], where=trap[0][2]) if trap else None,
+        )
+        for place, partition, offset, message, kind, at, *trap in signals
     ]
 
 
@@ -125,9 +145,8 @@ def applied(pane: Pane) -> list[int]:
 
 
 def cells_of(pane: Pane) -> Cells:
-    """The counts of the pane."""
-    cells: Cells = pane[_CELLS]
-    return cells
+    """The counts of the pane, also of one that an older version wrote."""
+    return {name: widened(vector) for name, vector in pane[_CELLS].items()}
 
 
 def recent_of(pane: Pane) -> list[Signal]:

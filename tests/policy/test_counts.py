@@ -30,7 +30,16 @@ def result(
 
 
 def event(kind: FeedbackKind, *, at: int = AT, sent_at: int | None = None, trap: Trap | None = None) -> FeedbackEvent:
-    return FeedbackEvent(kind=kind, campaign="c", at=at, sent_at=sent_at, provider="google", ip="192.0.2.1", trap=trap)
+    return FeedbackEvent(
+        kind=kind,
+        campaign="c",
+        at=at,
+        sent_at=sent_at,
+        provider="google",
+        ip="192.0.2.1",
+        trap=trap,
+        source="return_path",
+    )
 
 
 def only(minutes: dict[int, Cells]) -> dict[str, int]:
@@ -84,11 +93,23 @@ FEEDBACK = {
     "block": ("block", None, {"block": 1}),
     "complaint": ("complaint", None, {"complaint": 1}),
     "unsubscribe": ("unsubscribe", None, {"unsubscribe": 1}),
-    "confirmed_pristine_trap": ("trap_hit", PRISTINE, {"trap_hit": 1, "trap_hit_pristine": 1}),
-    "suspected_pristine_trap": ("trap_hit", Trap(kind="pristine", strength=0.99), {"trap_hit": 1}),
+    "confirmed_pristine_trap": ("trap_hit", PRISTINE, {"trap_hit": 1, "trap_hit_pristine": 1, "trap_weight": 100}),
+    "suspected_pristine_trap": (
+        "trap_hit",
+        Trap(kind="pristine", strength=0.99),
+        {"trap_hit": 1, "trap_weight": 99},
+    ),
     "trap_that_a_stranger_claims": ("trap_hit", Trap(kind="suspected", strength=0.2), None),
-    "recycled_trap": ("trap_hit", Trap(kind="recycled", strength=1.0), {"trap_hit": 1}),
-    "trap_of_unknown_kind": ("trap_hit", None, {"trap_hit": 1}),
+    "trap_that_is_nothing": ("trap_hit", Trap(kind="typo", strength=0.0), None),
+    "recycled_trap": (
+        "trap_hit",
+        Trap(kind="recycled", strength=1.0),
+        {"trap_hit": 1, "trap_hit_recycled": 1, "trap_weight": 40},
+    ),
+    "recycled_signature": ("trap_hit", Trap(kind="recycled", strength=0.7), {"trap_hit": 1, "trap_weight": 28}),
+    "typo_trap": ("trap_hit", Trap(kind="typo", strength=1.0), {"trap_hit": 1, "trap_hit_typo": 1, "trap_weight": 15}),
+    "typo_domain": ("trap_hit", Trap(kind="typo", strength=0.3), {"trap_hit": 1, "trap_hit_typo": 1, "trap_weight": 4}),
+    "trap_of_unknown_kind": ("trap_hit", None, {"trap_hit": 1, "trap_weight": 100}),
     "complaint_with_a_trap": ("complaint", PRISTINE, {"complaint": 1}),
 }
 

@@ -14,6 +14,7 @@ from policy.ladder import Standing, control, refusal, start, step, throttled
 from policy.signals import DWELL_MS, FRESH_MS, PAUSE_MS
 from policy.transitions import RUNGS, SENDS, TRANSITIONS, Signal
 from policy.verdicts import verdicts
+from schemas.feedback import Trap
 from schemas.reputation import Command, CommandName, Counts, Decision, RatesSnapshot, Reference, State
 from schemas.sending import Campaign, Limits, Mailbox, Pace
 
@@ -44,7 +45,12 @@ GRAVE = Counts(accepted=940, hard_bounce=60, attempts=1_000)
 BLOCK = Counts(accepted=174, block=26, deferral=26, attempts=200)
 GRAVE_BLOCK = Counts(accepted=700, block=300, deferral=300, attempts=1_000)
 COMPLAINTS = Counts(accepted=2_000, complaint=30, attempts=2_000)
-TRAPS = Counts(accepted=2_000, trap_hit=12, attempts=2_000)
+TRAPS = Counts(accepted=2_000, trap_hit=30, trap_hit_recycled=30, trap_weight=1_200, attempts=2_000)
+TYPOS = Counts(accepted=2_000, trap_hit=900, trap_hit_typo=900, trap_weight=13_500, attempts=2_000)
+SUSPECTED = Counts(accepted=2_000, trap_hit=60, trap_weight=1_800, attempts=2_000)
+MIXED = Counts(
+    accepted=2_000, trap_hit=930, trap_hit_recycled=30, trap_hit_typo=900, trap_weight=14_700, attempts=2_000
+)
 PRISTINE = Counts(accepted=50_000, trap_hit=1, trap_hit_pristine=1, attempts=50_000)
 
 
@@ -142,6 +148,18 @@ UP = {
     "grave_bounces_isolate_a_paused_one": ("paused", GRAVE, "isolated"),
     "grave_complaints_isolate": ("healthy", COMPLAINTS, "isolated"),
     "grave_traps_isolate": ("healthy", TRAPS, "isolated"),
+    "grave_traps_isolate_among_typos": ("healthy", MIXED, "isolated"),
+    "typo_traps_throttle": ("healthy", TYPOS, "throttled"),
+    "typo_traps_never_pause_nor_isolate": ("throttled", TYPOS, "throttled"),
+    "typo_traps_do_not_lead_out_of_paused": ("paused", TYPOS, "paused"),
+    "suspected_traps_throttle": ("healthy", SUSPECTED, "throttled"),
+    "suspected_traps_never_isolate": ("paused", SUSPECTED, "paused"),
+    "typo_traps_that_weigh_less_than_one_hit": (
+        "healthy",
+        Counts(accepted=2_000, trap_hit=6, trap_hit_typo=6, trap_weight=90, attempts=2_000),
+        "healthy",
+    ),
+    "traps_of_rates_without_weights": ("healthy", Counts(accepted=2_000, trap_hit=12, attempts=2_000), "throttled"),
     "first_blocks_throttle": ("healthy", BLOCK, "throttled"),
     "grave_blocks_pause": ("healthy", GRAVE_BLOCK, "paused"),
     "grave_blocks_pause_a_throttled_one": ("throttled", GRAVE_BLOCK, "paused"),
@@ -182,6 +200,65 @@ def test_a_pristine_hit_is_seen_in_the_longest_window() -> None:
 def test_a_campaign_may_have_pristine_traps_judged_like_others() -> None:
     campaign = campaign_of(pristine_trap="judge")
     assert seen(start(T0), PRISTINE, campaign=campaign)[0].state == "healthy"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "state"),
+    [
+        (TYPOS, Counts(accepted=4_000, trap_hit=3_000, trap_hit_typo=3_000, trap_weight=45_000), "throttled"),
+        (SUSPECTED, Counts(accepted=4_000, trap_hit=300, trap_weight=9_000), "throttled"),
+        (
+            TYPOS,
+            Counts(accepted=4_000, trap_hit=3_050, trap_hit_recycled=50, trap_hit_typo=3_000, trap_weight=47_000),
+            "isolated",
+        ),
+    ],
+    ids=["typo", "suspected", "and_recycled"],
+)
+def test_hits_of_traps_that_grow_while_throttled_isolate_only_when_confirmed(
+    before: Counts, after: Counts, state: State
+) -> None:
+    standing = seen(start(T0), before)[0]
+    assert standing.state == "throttled"
+    assert seen(standing, after, T0 + DWELL_MS)[0].state == state
+
+
+def test_what_was_known_before_a_release_weighs_nothing_after_it() -> None:
+    for counts in (TRAPS, Counts(accepted=2_000, trap_hit=2_000, trap_hit_pristine=2_000, attempts=2_000)):
+        standing = told(seen(start(T0), counts)[0], "release", T0 + HOUR)[0]
+        weighed = msgspec.structs.replace(counts, trap_weight=max(counts.trap_weight, 100 * counts.trap_hit_pristine))
+        standing = seen(standing, counts, T0 + HOUR + 1)[0]
+        assert seen(standing, weighed, T0 + HOUR + MINUTE)[0].state == "healthy"
+
+
+def test_a_trap_says_its_kind_and_where_it_was_planted() -> None:
+    traps = [
+        Trap(kind="recycled", where="the old shop"),
+        Trap(kind="typo", where="form\nof 2026"),
+        Trap(kind="recycled", where="the old shop"),
+        Trap(kind="pristine", where="x" * 200),
+        Trap(kind="typo"),
+    ]
+    recent = [
+        Reference(topic="mail.feedback", partition=0, offset=n, kind="trap_hit", trap=trap)
+        for n, trap in enumerate(traps)
+    ]
+
+    def reason(counts: Counts) -> str:
+        snapshot = msgspec.structs.replace(rates(counts), recent=recent)
+        decision = step(start(T0), scope=SCOPE, campaign=CAMPAIGN, now=T0, rates=snapshot)[1]
+        assert decision is not None
+        assert decision.evidence["recent"][0]["trap"]["where"] == "the old shop"
+        return decision.reason
+
+    assert reason(PRISTINE) == (
+        f"1 message hit a confirmed pristine trap (planted: {'x' * 80}…), an address that nobody can have signed up; "
+        "one is enough"
+    )
+    assert reason(MIXED) == (
+        f"930 of 2,000 messages hit spam traps (30 recycled, 900 typo; planted: {'x' * 80}…, the old shop, "
+        "form of 2026; weighed as 147) (7.3 %, at least 6.3 %), limit 0.02 %, window 24h; beyond doubt"
+    )
 
 
 def test_suspected_traps_alone_are_judged_by_their_rate() -> None:
@@ -675,6 +752,20 @@ def test_the_reason_is_one_sentence_with_the_numbers() -> None:
 
 
 REASONS = {
+    "typos": (
+        TYPOS,
+        (
+            "900 of 2,000 messages hit spam traps (900 typo; weighed as 135) (6.8 %, at least 5.7 %), limit 0.02 %, "
+            "window 24h; too little of it is confirmed to isolate"
+        ),
+    ),
+    "suspected": (
+        SUSPECTED,
+        (
+            "60 of 2,000 messages hit spam traps (60 suspected; weighed as 18) (0.9 %, at least 0.57 %), limit 0.02 %, "
+            "window 24h; too little of it is confirmed to isolate"
+        ),
+    ),
     "grave": (GRAVE, "60 of 1,000 messages bounced hard (6 %, at least 4.7 %), limit 2 %, window 24h; beyond doubt"),
     "watched": (
         WARNS,
@@ -758,7 +849,9 @@ def test_a_throttled_standing_made_from_its_control_record_comes_back_when_all_i
 # -- laws
 
 
-counts_of = st.sampled_from([CLEAN, WARNS, BREACH, GRAVE, BLOCK, GRAVE_BLOCK, COMPLAINTS, TRAPS, PRISTINE, Counts()])
+counts_of = st.sampled_from(
+    [CLEAN, WARNS, BREACH, GRAVE, BLOCK, GRAVE_BLOCK, COMPLAINTS, TRAPS, TYPOS, PRISTINE, Counts()]
+)
 events = st.lists(
     st.one_of(
         st.tuples(st.just("rates"), counts_of, st.integers(0, 3 * HOUR)),

@@ -1,10 +1,14 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from policy.counts import VECTOR
 from schemas.delivery import Position
+from schemas.feedback import Trap
+from schemas.reputation import Reference
 from streams import panes
 
-CELLS = {"google|192.0.2.1": [1, 2, 3]}
+WIDTH = len(VECTOR)
+CELLS = {"google|192.0.2.1": [1, 2, 3, *[0] * (WIDTH - 3)]}
 
 
 def position(offset: int, partition: int = 0) -> Position:
@@ -37,7 +41,7 @@ def test_each_ledger_partition_has_a_position_of_its_own() -> None:
     more = panes.with_results(pane, CELLS, [], offset=8, ledger=position(1, partition=1))
 
     assert more is not None
-    assert panes.cells_of(more) == {"google|192.0.2.1": [2, 4, 6]}
+    assert panes.cells_of(more) == {"google|192.0.2.1": [2, 4, 6, *[0] * (WIDTH - 3)]}
 
 
 def test_results_and_feedback_have_offsets_of_their_own() -> None:
@@ -56,8 +60,8 @@ def test_a_pane_is_never_changed_in_place() -> None:
     assert held is not None
     before = repr(held)
 
-    panes.with_results(held, {"google|192.0.2.1": [5, 5, 5]}, [signal("block", 2)], offset=2, ledger=position(2))
-    panes.with_feedback(held, {"google|192.0.2.1": [5, 5, 5]}, [signal("complaint", 2)], offset=2, ids=["a"])
+    panes.with_results(held, {"google|192.0.2.1": [5] * WIDTH}, [signal("block", 2)], offset=2, ledger=position(2))
+    panes.with_feedback(held, {"google|192.0.2.1": [5] * WIDTH}, [signal("complaint", 2)], offset=2, ids=["a"])
 
     assert repr(held) == before
     assert panes.EMPTY == [[-1, -1], {}, [], [], {}]
@@ -77,7 +81,40 @@ def test_the_same_message_may_bring_two_kinds_of_feedback() -> None:
     assert panes.feedback_id("m-1", "complaint") == panes.feedback_id("m-1", "complaint")
 
 
-VECTORS = st.lists(st.integers(0, 100), min_size=3, max_size=3)
+# As a changelog of the first version holds it: ten columns, signals of six parts.
+OLD = [
+    [7, 2],
+    {"google|192.0.2.1": [90, 1, 2, 3, 4, 5, 6, 2, 8, 100]},
+    [[1, 0, 2, "m-1", "trap_hit", 5]],
+    ["a"],
+    {"0": 3},
+]
+
+
+def test_a_pane_of_the_first_version_is_read_and_added_to() -> None:
+    columns = dict(zip(VECTOR, panes.cells_of(OLD)["google|192.0.2.1"], strict=True))
+
+    assert (columns["accepted"], columns["attempts"], columns["trap_hit"]) == (90, 100, 6)
+    assert (columns["trap_weight"], columns["trap_hit_recycled"], columns["trap_hit_typo"]) == (600, 0, 0)
+
+    more = panes.with_results(OLD, {"google|192.0.2.1": [1] * WIDTH}, [], offset=8, ledger=None)
+
+    assert more is not None
+    columns = dict(zip(VECTOR, panes.cells_of(more)["google|192.0.2.1"], strict=True))
+    assert (columns["accepted"], columns["trap_hit"], columns["trap_weight"]) == (91, 7, 601)
+    assert [one.kind for one in panes.references(panes.recent_of(more))] == ["trap_hit"]
+
+
+def test_a_signal_of_a_trap_says_which_kind_and_where_it_was_planted() -> None:
+    trap = Trap(kind="typo", strength=0.5, where="footer")
+    one = panes.signal(1, partition=0, offset=2, message_id="m-1", kind="trap_hit", at=5, trap=trap)
+
+    assert panes.references([one]) == [
+        Reference(topic="mail.feedback", partition=0, offset=2, message_id="m-1", kind="trap_hit", at=5, trap=trap)
+    ]
+
+
+VECTORS = st.lists(st.integers(0, 100), min_size=WIDTH, max_size=WIDTH)
 SOME_CELLS = st.dictionaries(st.sampled_from(["a|1", "a|2", "b|1"]), VECTORS)
 
 
