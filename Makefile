@@ -27,7 +27,7 @@ demo: setup ## watch a bad campaign being isolated while a good one goes on (DEM
 	@$(BIN)/mailcordon demo $(DEMO_ARGS)
 
 test: setup ## everything that needs no cluster, on a real Kafka
-	@$(BIN)/pytest $(TEST_ARGS)
+	@$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal $(TEST_ARGS)
 
 test-faults: setup ## the long matrix: kill, stall, rebalance of the stream runtime, and of the whole system
 	@$(BIN)/pytest -m faults $(TEST_ARGS)

@@ -52,7 +52,10 @@ async def test_nothing_is_committed_past_an_event_in_flight(lab: Lab, kind: str)
     await lab.until_answered(*(offsets(8) - {(0, 3)}))
     await lab.produce(1, partition=1)
     await lab.until_committed(1, partition=1)  # so a commit has been made since
-    assert await lab.committed() == (3 if kind == "safe" else 8)
+    if kind == "safe":
+        assert await lab.committed() == 3
+    else:
+        await lab.until_committed(8)
     first.kill()
     (lab.folder / "go").touch()
     second = lab.worker(kind, concurrency=2, settings=SAME)
