@@ -1,5 +1,5 @@
-"""The return path role, put together: what listens for mail, what serves unsubscribe links, the catalogue they ask,
-and the producer they wait for.
+"""The return path role, put together: what listens for mail and what reads it, what serves unsubscribe links, the
+catalogue they ask, and the producer they wait for.
 """
 
 import contextlib
@@ -23,7 +23,9 @@ from schemas.sending import Campaign
 from schemas.topics import CAMPAIGNS, DEAD_LETTERS, FEEDBACK, TRAPS
 from smtp.certificates import Certificate
 from smtp.known import Known
+from smtp.reader_process import ReaderPool
 from smtp.return_path import ReturnPath, tls_context
+from smtp.return_path_metrics import Metrics
 from smtp.returned import Context
 from smtp.unsubscribe_web import UnsubscribeWeb
 from streams.catalogue import Catalogue
@@ -53,7 +55,8 @@ async def run_return_path(
     catalogue = Catalogue(bootstrap, (CAMPAIGNS, TRAPS), client_id="mailcordon-return-path")
     await catalogue.start()
     try:
-        async with producer(bootstrap) as out:
+        metrics = Metrics()
+        async with producer(bootstrap) as out, readers(settings, metrics) as pool:
             known = Known(
                 catalogue.campaigns,
                 own_domains=settings.own_domains,
@@ -66,7 +69,9 @@ async def run_return_path(
             listener = ReturnPath(
                 settings.return_path,
                 context=context,
+                understand=pool.understand,
                 publish=publish,
+                metrics=metrics,
                 hostname=settings.hostname or socket.getfqdn(),
                 tls=tls_context(certificate, key) if certificate and key else None,
             )
@@ -85,6 +90,16 @@ async def run_return_path(
                 await listener.stop(settings.grace_s)
     finally:
         await catalogue.stop()
+
+
+def readers(settings: Settings, metrics: Metrics) -> ReaderPool:
+    """The processes that read what strangers send."""
+    return ReaderPool(
+        processes=settings.parsers,
+        memory_mib=settings.parser_memory_mib,
+        message_s=settings.parser_s,
+        observe=metrics.read,
+    )
 
 
 def unsubscribe_web(

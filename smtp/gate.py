@@ -17,6 +17,7 @@ class Limits:
     messages_per_connection: int = 1_000
     messages_per_minute: int = 6_000
     errors_per_connection: int = 20
+    messages_in_hand: int = 100
     recipients: int = 50
     message_bytes: int = 2_097_152
     idle_s: float = 300.0

@@ -22,7 +22,9 @@ from smtp.findings import Finding
 from smtp.reader_wire import LENGTH, MAX_ANSWER_BYTES, MAX_MESSAGE_BYTES, Garbled, answer, framed
 
 _log = structlog.get_logger()
+READER = "smtp.reader_child"
 _STARTS_WITHIN_S = 30.0
+_ENDS_WITHIN_S = 1.0
 _TRIES = 2  # the second one in a reader that is new: the first may have died of something else
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "SYSTEMROOT")
 
@@ -110,10 +112,11 @@ class _Reader:
     """One process, started again when it is needed and gone."""
 
     def __init__(self, memory_mib: int, message_s: float) -> None:
-        self._command = ("-m", "smtp.reader_child", str(memory_mib), str(math.ceil(message_s)))
+        self._command = ("-m", READER, str(memory_mib), str(math.ceil(message_s)))
         self._memory_mib = memory_mib
         self._message_s = message_s
         self._process: asyncio.subprocess.Process | None = None
+        self._is_doomed = False
 
     @property
     def pid(self) -> int | None:
@@ -122,8 +125,10 @@ class _Reader:
 
     async def start(self) -> None:
         """Start the process, if it does not run; back when it is ready."""
-        if self.pid is not None:
+        if self.pid is not None and not self._is_doomed:
             return
+        await self.end()
+        self._is_doomed = False
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             *self._command,
@@ -137,7 +142,7 @@ class _Reader:
             async with asyncio.timeout(_STARTS_WITHIN_S):
                 await self._answer()
         except (TimeoutError, asyncio.IncompleteReadError, Garbled) as failure:
-            code = await self.end()
+            code = await self.end(is_ending=True)
             raise OSError(f"a reader does not start (exit code {code})") from failure
         except BaseException:
             await self.end()
@@ -153,11 +158,12 @@ class _Reader:
             except TimeoutError:
                 await self.end()
                 return self._too_slow()
-            except (asyncio.IncompleteReadError, ConnectionError, Garbled):
+            except Garbled:
                 code = await self.end()
+            except (asyncio.IncompleteReadError, ConnectionError):
+                code = await self.end(is_ending=True)
                 if code == -signal.SIGXCPU:
                     return self._too_slow()
-                _log.warning("reader ended over a message", exit_code=code)
             except BaseException:  # the caller waits no longer: an answer that nobody takes would be the next one's
                 await self.end()
                 raise
@@ -166,21 +172,28 @@ class _Reader:
                 if said.mistake:
                     outcome = Unreadable("reader_failed", f"reading it failed: {said.mistake}")
                 return Read(outcome, cpu_s=said.cpu_s, peak_kib=said.peak_kib)
+            _log.warning("reader ended over a message", exit_code=code)
         return Read(Unreadable("reader_killed", self._death(code)))
 
-    async def end(self) -> int | None:
-        """End the process at once, and wait until it is gone; its exit code."""
-        process, self._process = self._process, None
+    async def end(self, *, is_ending: bool = False) -> int | None:
+        """End the process, and wait until it is gone; its exit code, its own if it ``is_ending`` by itself."""
+        process = self._process
         if process is None:
             return None
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
+        self._is_doomed = True
         ended = asyncio.ensure_future(process.wait())
+        if is_ending:
+            await asyncio.wait({ended}, timeout=_ENDS_WITHIN_S)
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)  # Process.kill could take the exit code that asyncio waits for
         try:
             return await asyncio.shield(ended)
         finally:
             if process.stdin is not None:
                 process.stdin.close()
+            if process.returncode is not None and self._process is process:
+                self._process = None
 
     def _too_slow(self) -> Read:
         return Read(Unreadable("reader_too_slow", f"reading it took longer than {self._message_s:g} s"))

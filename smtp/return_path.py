@@ -17,7 +17,7 @@ import structlog
 
 from policy.settings import Endpoint
 from smtp.gate import Gate, Limits
-from smtp.return_path_hooks import Hooks, Publish
+from smtp.return_path_hooks import Hooks, Publish, Understand
 from smtp.return_path_metrics import Metrics
 from smtp.return_path_session import ReturnPathSession, Shared
 from smtp.returned import Context
@@ -36,6 +36,8 @@ def tls_context(cert_file: Path, key_file: Path) -> ssl.SSLContext:
 class ReturnPath:
     """The listener.  ``start`` returns when it listens, ``stop`` when what it had taken is answered.
 
+    ``understand`` takes messages apart, best in a process that they can break without harm (``ReaderPool``).
+
     ``endpoint`` is where it listens, after ``start`` with the port that it got.
     """
 
@@ -44,6 +46,7 @@ class ReturnPath:
         listen: Endpoint,
         *,
         context: Context,
+        understand: Understand,
         publish: Publish,
         hostname: str,
         limits: Limits | None = None,
@@ -55,7 +58,7 @@ class ReturnPath:
         self._limits = limits or Limits()
         self._sessions: set[ReturnPathSession] = set()
         gate = Gate(self._limits)
-        self._hooks = Hooks(context, publish, self._limits, gate, self.metrics, now)
+        self._hooks = Hooks(context, understand, publish, self._limits, gate, self.metrics, now)
         self._shared = Shared(self._hooks, gate, self._limits, self.metrics, hostname, tls, self._sessions)
         self._server: asyncio.Server | None = None
         self.endpoint = listen

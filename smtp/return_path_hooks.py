@@ -14,14 +14,18 @@ from schemas.dead_letters import DeadLetter
 from schemas.feedback import Feedback
 from smtp.findings import Finding, clean
 from smtp.gate import Gate, Limits
+from smtp.reader_process import Unreadable
 from smtp.return_path_metrics import Metrics
 from smtp.return_path_session import NULL_SENDER, Envelope, ReturnPathSession, Session
 from smtp.returned import Context, Meaning, Noted, Returned, dead_letter, meanings, trap_hit
-from smtp.understand import understand
 from smtp.unsubscribing import unsubscribed_by_mail
+
+_Key = tuple[str, str, str, str]
 
 _log = structlog.get_logger()
 _REMEMBERED = 100_000
+_HONEST_REPEAT_MS = 60_000  # our 250 was lost and the peer tries again; what comes later was kept to be used again
+_SIGNATURES = "return_path_"
 _RELAY_MARKS = frozenset('%!@:"\\')
 _TRY_LATER = "451 4.3.0 The message could not be stored; try again later"
 
@@ -33,12 +37,20 @@ class Publish(Protocol):
         """Publish one record, feedback keyed by its campaign."""
 
 
+class Understand(Protocol):
+    """What takes messages apart; it raises :class:`OSError` when that cannot be done now."""
+
+    async def __call__(self, raw: bytes, /) -> list[Finding] | Unreadable:
+        """Everything that the message says, or why nobody could tell."""
+
+
 class Hooks:
     """What aiosmtpd asks at each step of a transaction."""
 
     def __init__(
         self,
         context: Context,
+        understand: Understand,
         publish: Publish,
         limits: Limits,
         gate: Gate,
@@ -46,6 +58,7 @@ class Hooks:
         now: Callable[[], int],
     ) -> None:
         self._context = context
+        self._understand = understand
         self._publish = publish
         self._limits = limits
         self._gate = gate
@@ -54,7 +67,7 @@ class Hooks:
         self._in_hand = 0
         self.idle = asyncio.Event()
         self.idle.set()
-        self._published: OrderedDict[tuple[str, str, str], None] = OrderedDict()
+        self._published: OrderedDict[_Key, int] = OrderedDict()
 
     async def handle_EHLO(  # noqa: N802 - aiosmtpd finds hooks by these names
         self, _server: ReturnPathSession, session: Session, _envelope: Envelope, hostname: str, responses: list[str]
@@ -72,6 +85,9 @@ class Hooks:
         if server.messages > self._limits.messages_per_connection:
             self._metrics.refused("messages_per_connection")
             return "452 4.5.3 Enough messages on this connection; open another"
+        if self._in_hand >= self._limits.messages_in_hand:
+            self._metrics.refused("messages_in_hand")
+            return "452 4.3.1 Too much is in hand; try again later"
         if not self._gate.message(server.client, self._now()):
             self._metrics.refused("messages_per_minute")
             return "450 4.7.1 Too many messages; try again later"
@@ -107,7 +123,7 @@ class Hooks:
         self.idle.clear()
         try:
             async with asyncio.timeout(self._limits.publish_s):
-                for meaning in self._meanings(envelope):
+                for meaning in await self._meanings(envelope):
                     await self._keep(meaning)
         except Exception as failure:  # noqa: BLE001 - whatever kept it from Kafka: the peer still has it, and tries again
             _log.warning("message not stored, the peer keeps it", failure=type(failure).__name__)
@@ -127,29 +143,33 @@ class Hooks:
         _log.error("session failed", failure=type(error).__name__)
         return "451 4.3.0 Internal trouble; try again later"
 
-    def _meanings(self, envelope: Envelope) -> list[Meaning]:
+    async def _meanings(self, envelope: Envelope) -> list[Meaning]:
         """What the message means for each of its recipients; at most one dead letter, for all whom it concerns."""
         raw = envelope.content if isinstance(envelope.content, bytes) else b""  # we asked for bytes
         mail_from = "" if envelope.mail_from == NULL_SENDER else envelope.mail_from or ""
-        findings: list[Finding] | None = None
+        rcpts = dict.fromkeys(envelope.rcpt_tos)
+        is_read = any(self._must_be_read(rcpt) for rcpt in rcpts)
+        findings: list[Finding] | Unreadable = await self._understand(raw) if is_read else []
         found: list[Meaning] = []
         letter: DeadLetter | None = None
         unread: list[str] = []
-        for rcpt in dict.fromkeys(envelope.rcpt_tos):
+        for rcpt in rcpts:
             returned = Returned(mail_from=mail_from, rcpt=rcpt, raw=raw, at=self._now())
             try:
                 if self._context.known.is_trap(rcpt):
                     meant = [trap_hit(returned, self._context)]
                 elif is_for_unsubscribing(rcpt):
                     meant = [unsubscribed_by_mail(returned, self._context)]
+                elif isinstance(findings, Unreadable):
+                    meant = [dead_letter(returned, findings.reason, findings.explain)]
                 else:
-                    findings = understand(raw) if findings is None else findings
                     meant = meanings(returned, findings, self._context)
             except Exception as failure:  # noqa: BLE001 - no message may be lost to a mistake in reading it
                 _log.error("message could not be read", failure=type(failure).__name__)
                 meant = [dead_letter(returned, "reader_failed", f"reading it failed: {type(failure).__name__}")]
-            for one in meant:
+            for one in (self._unless_replayed(returned, meaning) for meaning in meant):
                 if isinstance(one, DeadLetter):
+                    self._count_disbelieved(one.reason)
                     letter = letter or one
                     unread.append(rcpt)
                 else:
@@ -159,6 +179,22 @@ class Hooks:
             found.append(msgspec.structs.replace(letter, headers=headers))
         return found
 
+    def _must_be_read(self, rcpt: str) -> bool:
+        return not self._context.known.is_trap(rcpt) and not is_for_unsubscribing(rcpt)
+
+    def _unless_replayed(self, returned: Returned, meaning: Meaning) -> Meaning:
+        """The meaning; or a dead letter, when Kafka has had the same for so long that no honest peer says it again."""
+        if not isinstance(meaning, Feedback):
+            return meaning
+        first = self._published.get(_key(meaning))
+        if first is None or returned.at - first <= _HONEST_REPEAT_MS:
+            return meaning
+        return dead_letter(returned, "replayed", f"the same {meaning.kind} of this message was believed before")
+
+    def _count_disbelieved(self, reason: str) -> None:
+        if reason.startswith(_SIGNATURES) or reason == "replayed":
+            self._metrics.disbelieved(reason.removeprefix(_SIGNATURES))
+
     async def _keep(self, meaning: Meaning) -> None:
         match meaning:
             case Noted():
@@ -167,13 +203,13 @@ class Hooks:
                 await self._publish(meaning)
                 self._metrics.dead_letter(meaning.reason)
             case Feedback():
-                key = (meaning.campaign, meaning.message_id or "", meaning.kind)
+                key = _key(meaning)
                 if meaning.message_id and key in self._published:
-                    self._published.move_to_end(key)
                     self._metrics.repeat()
                     return
                 await self._publish(meaning)
-                self._published[key] = None
+                if meaning.message_id:
+                    self._published[key] = meaning.at
                 if len(self._published) > _REMEMBERED:
                     self._published.popitem(last=False)
                 self._metrics.feedback(meaning.kind)
@@ -181,3 +217,8 @@ class Hooks:
                     _log.info("trap hit", campaign=meaning.campaign, message_id=meaning.message_id)
             case _:
                 assert_never(meaning)
+
+
+def _key(feedback: Feedback) -> _Key:
+    """What is believed once."""
+    return feedback.campaign, feedback.message_id or "", feedback.kind, feedback.address_hash or ""

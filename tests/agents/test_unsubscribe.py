@@ -27,6 +27,7 @@ from streams.catalogue import Catalogue
 from tests.agents.doubles import campaign, content
 from tests.agents.plant import Plant, Worker
 from tests.agents.test_worker import ann, asked
+from tests.smtp.mailroom import read_here
 from tests.smtp.servers import Script, scripted, until
 
 pytestmark = pytest.mark.kafka
@@ -72,7 +73,9 @@ async def links(plant: Plant, out: Any) -> AsyncIterator[int]:
     await catalogue.start()
     context = Context(keys=KEYS, known=Known(catalogue.campaigns), provider_of=lambda _: "other")
     publish = _Publish(out)
-    listener = ReturnPath(Endpoint("127.0.0.1", 0), context=context, publish=publish, hostname="mx.example")
+    listener = ReturnPath(
+        Endpoint("127.0.0.1", 0), context=context, understand=read_here, publish=publish, hostname="mx.example"
+    )
     web = unsubscribe_web(settings, listener, context, catalogue.campaigns, publish)
     assert web is not None
     await web.start()

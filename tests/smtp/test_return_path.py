@@ -11,7 +11,7 @@ import pytest
 from smtp.gate import Limits
 from smtp.return_path import tls_context
 from smtp.simulate.certificate import pem
-from tests.smtp.mailroom import DOMAIN, KEYS, TRAP, Kafka, counted, running, signed
+from tests.smtp.mailroom import DOMAIN, KEYS, NOW, TRAP, Kafka, counted, running, signed
 from tests.smtp.wire import FIXTURES, Wire, stuffed, until
 
 UNKNOWN_USER = (FIXTURES / "samples/1-dsn-userunknown.eml").read_bytes()
@@ -68,17 +68,64 @@ async def test_without_kafka_the_peer_keeps_the_message_and_tries_again(trouble:
     assert counted(listener, "messages_total", result="try_later") == 1
 
 
-async def test_a_message_that_comes_again_is_published_once() -> None:
+async def test_a_message_that_comes_again_within_a_minute_is_published_once() -> None:
     kafka = Kafka()
-    async with running(kafka) as listener:
+    clock = [NOW]
+    async with running(kafka, now=lambda: clock[0]) as listener:
         wire = await Wire.connect(listener.endpoint)
         for _ in range(3):
             assert (await wire.deliver("", signed(), UNKNOWN_USER)).startswith("250")
+            clock[0] += 30_000
         await wire.deliver("", signed("m-2"), UNKNOWN_USER)
         wire.close()
 
     assert [one.message_id for one in kafka.feedback] == ["m-1", "m-2"]
+    assert kafka.letters == []
     assert counted(listener, "repeats_total") == 2
+
+
+async def test_feedback_that_comes_again_later_was_kept_to_be_replayed_and_is_a_dead_letter() -> None:
+    kafka = Kafka()
+    clock = [NOW]
+    async with running(kafka, now=lambda: clock[0]) as listener:
+        wire = await Wire.connect(listener.endpoint)
+        for pause in (59_000, 2_000, 86_400_000):
+            assert (await wire.deliver("", signed(), UNKNOWN_USER)).startswith("250")
+            clock[0] += pause
+        assert (await wire.deliver("", signed(), UNKNOWN_USER)).startswith("250")
+        wire.close()
+
+    assert [one.message_id for one in kafka.feedback] == ["m-1"]
+    assert [one.reason for one in kafka.letters] == ["replayed", "replayed"]
+    assert counted(listener, "repeats_total") == 1
+    assert counted(listener, "disbelieved_total", reason="replayed") == 2
+
+
+async def test_another_signal_about_the_same_message_is_no_replay() -> None:
+    kafka = Kafka()
+    clock = [NOW]
+    async with running(kafka, now=lambda: clock[0]) as listener:
+        wire = await Wire.connect(listener.endpoint)
+        await wire.deliver("", signed(), UNKNOWN_USER)
+        clock[0] += 3_600_000
+        await wire.deliver("", signed(), (FIXTURES / "samples/5-arf-abuse-redacted.eml").read_bytes())
+        wire.close()
+
+    assert [one.kind for one in kafka.feedback] == ["hard_bounce", "complaint"]
+
+
+async def test_what_kafka_did_not_get_is_believed_when_it_comes_again() -> None:
+    kafka = Kafka(is_down=True)
+    clock = [NOW]
+    async with running(kafka, now=lambda: clock[0]) as listener:
+        wire = await Wire.connect(listener.endpoint)
+        assert (await wire.deliver("", signed(), UNKNOWN_USER)).startswith("451")
+        kafka.is_down = False
+        clock[0] += 3_600_000
+        assert (await wire.deliver("", signed(), UNKNOWN_USER)).startswith("250")
+        wire.close()
+
+    assert [one.kind for one in kafka.feedback] == ["hard_bounce"]
 
 
 async def test_news_without_a_consequence_is_taken_and_not_published() -> None:
@@ -103,6 +150,7 @@ async def test_a_forged_return_path_is_a_dead_letter_and_250() -> None:
     assert kafka.feedback == []
     (letter,) = kafka.letters
     assert counted(listener, "dead_letters_total", reason=letter.reason) == 1
+    assert counted(listener, "disbelieved_total", reason="bad_signature") == 1
 
 
 async def test_trap_mail_is_a_trap_hit_of_its_campaign() -> None:
@@ -219,7 +267,7 @@ async def test_smtplib_delivers_a_bounce() -> None:
 
 async def test_every_captured_message_is_answered_with_250() -> None:
     kafka = Kafka()
-    files = sorted(FIXTURES.rglob("*.eml"))
+    files = [file for folder in ("dsn", "samples") for file in sorted((FIXTURES / folder).rglob("*.eml"))]
     async with running(kafka) as listener:
         client = aiosmtplib.SMTP(hostname="127.0.0.1", port=listener.endpoint.port, start_tls=False)
         async with client:

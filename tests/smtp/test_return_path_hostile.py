@@ -1,13 +1,17 @@
 """The return path and those who mean it no good: limits, false line ends, messages made to break what reads them."""
 
 import asyncio
+from base64 import b64decode
+from typing import get_args
 
 import pytest
 
 from schemas.dead_letters import DeadLetter
 from smtp import return_path_hooks
 from smtp.gate import Limits
-from tests.smtp.mailroom import DOMAIN, NOW, Kafka, counted, running, signed
+from smtp.reader_process import Unreadable, UnreadReason
+from tests.smtp.mailroom import DOMAIN, NOW, TRAP, Kafka, counted, running, signed
+from tests.smtp.obedient_reader import EATS_MEMORY, readers_that_obey
 from tests.smtp.wire import FIXTURES, Wire, stuffed, until
 
 UNKNOWN_USER = (FIXTURES / "samples/1-dsn-userunknown.eml").read_bytes()
@@ -189,11 +193,28 @@ async def test_hostile_messages_are_kept_and_break_nothing(name: str, rcpt: str)
     assert kafka.feedback[-1].message_id == "next"
 
 
-async def test_a_mistake_in_our_reader_loses_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(raw: bytes) -> None:
+@pytest.mark.parametrize("reason", get_args(UnreadReason))
+async def test_a_message_that_no_reader_gets_through_is_taken_and_set_aside(reason: UnreadReason) -> None:
+    async def gives_up(_raw: bytes) -> Unreadable:
+        return Unreadable(reason, "it was too much")
+
+    kafka = Kafka()
+    async with running(kafka, understand=gives_up) as listener:
+        wire = await Wire.connect(listener.endpoint)
+        assert (await wire.deliver("", signed(), UNKNOWN_USER))[:3] == "250"
+        wire.close()
+
+    (letter,) = kafka.records
+    assert isinstance(letter, DeadLetter)
+    assert (letter.reason, letter.explain) == (reason, "it was too much")
+    assert b64decode(letter.raw).replace(b"\r\n", b"\n") == UNKNOWN_USER
+
+
+async def test_a_mistake_in_finding_the_meaning_loses_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
         raise RecursionError
 
-    monkeypatch.setattr(return_path_hooks, "understand", broken)
+    monkeypatch.setattr(return_path_hooks, "meanings", broken)
     kafka = Kafka()
     async with running(kafka) as listener:
         wire = await Wire.connect(listener.endpoint)
@@ -203,6 +224,69 @@ async def test_a_mistake_in_our_reader_loses_no_message(monkeypatch: pytest.Monk
     (letter,) = kafka.records
     assert isinstance(letter, DeadLetter)
     assert letter.reason == "reader_failed"
+
+
+async def test_when_no_reader_can_be_started_the_peer_keeps_the_message() -> None:
+    async def cannot(_raw: bytes) -> Unreadable:
+        raise OSError("no more processes")
+
+    kafka = Kafka()
+    async with running(kafka, understand=cannot) as listener:
+        wire = await Wire.connect(listener.endpoint)
+        assert (await wire.deliver("", signed(), UNKNOWN_USER)).startswith("451 4.3.0")
+        wire.close()
+
+    assert kafka.records == []
+
+
+async def test_mail_for_traps_and_of_people_who_unsubscribe_needs_no_reader() -> None:
+    async def never(_raw: bytes) -> Unreadable:
+        raise AssertionError
+
+    kafka = Kafka()
+    async with running(kafka, understand=never) as listener:
+        wire = await Wire.connect(listener.endpoint)
+        await wire.deliver(signed("m-5"), TRAP, b"Subject: buy\n\nnow\n")
+        wire.close()
+
+    assert [one.kind for one in kafka.feedback] == ["trap_hit"]
+
+
+async def test_messages_that_wait_are_bounded() -> None:
+    kafka = Kafka()
+    kafka.gate.clear()
+    async with running(kafka, limits=Limits(messages_in_hand=1)) as listener:
+        first, second = await Wire.connect(listener.endpoint), await Wire.connect(listener.endpoint)
+        await first.mail("", signed())
+        await first.say("DATA")
+        first.send(stuffed(UNKNOWN_USER) + b".\r\n")
+        await until(lambda: kafka.asked == 1)
+        assert (await second.say("MAIL FROM:<>")).startswith("452 4.3.1")
+        kafka.gate.set()
+        assert (await first.reply()).startswith("250")
+        assert (await second.say("MAIL FROM:<>")).startswith("250")
+        first.close()
+        second.close()
+
+    assert counted(listener, "refused_total", reason="messages_in_hand") == 1
+
+
+async def test_a_bomb_in_one_connection_ends_a_reader_and_nothing_else() -> None:
+    kafka = Kafka()
+    async with readers_that_obey() as pool, running(kafka, understand=pool.understand) as listener:
+        wires = [await Wire.connect(listener.endpoint) for _ in range(3)]
+        said = await asyncio.gather(
+            wires[0].deliver("", signed("m-0"), EATS_MEMORY),
+            wires[1].deliver("", signed("m-1"), UNKNOWN_USER),
+            wires[2].deliver("", signed("m-2"), UNKNOWN_USER),
+        )
+        assert (await wires[0].deliver("", signed("m-3"), UNKNOWN_USER))[:3] == "250"
+        for wire in wires:
+            wire.close()
+
+    assert [one[:3] for one in said] == ["250"] * 3
+    assert {one.message_id for one in kafka.feedback} == {"m-1", "m-2", "m-3"}
+    assert [one.reason for one in kafka.letters] == ["reader_killed"]
 
 
 async def test_a_peer_that_hangs_up_while_kafka_is_slow_takes_nothing_down() -> None:

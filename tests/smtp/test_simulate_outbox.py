@@ -10,7 +10,7 @@ from policy.settings import Endpoint
 from smtp.return_path import ReturnPath
 from smtp.simulate import Config, SimulatedProviders, outbox
 from smtp.simulate.outbox import Outbox, Parcel
-from tests.smtp.mailroom import DOMAIN, NOW, TRAP, Kafka, context, running, signed
+from tests.smtp.mailroom import DOMAIN, NOW, TRAP, Kafka, context, read_here, running, signed
 from tests.smtp.wire import Wire, until
 
 NOWHERE = Endpoint("127.0.0.1", 1)
@@ -84,7 +84,14 @@ async def test_a_return_path_that_is_away_gets_everything_when_it_is_back(tmp_pa
         box.add(_parcel(f"m-{number}"))
     box.start()
 
-    back = ReturnPath(endpoint, context=context(), publish=kafka, hostname="mx.shop.example", now=lambda: NOW)
+    back = ReturnPath(
+        endpoint,
+        context=context(),
+        understand=read_here,
+        publish=kafka,
+        hostname="mx.shop.example",
+        now=lambda: NOW,
+    )
     await back.start()
     await until(lambda: len(box) == 0)
     await box.stop()
