@@ -24,6 +24,8 @@ _WARM = (
     b"Content-Type: message/delivery-status\r\n\r\nFinal-Recipient: rfc822; a@b.example\r\nAction: failed\r\n",
     b"From: MAILER-DAEMON@b.example\r\nSubject: failure notice\r\n\r\nnothing that is known\r\n",
     b"From: a@b.example\r\nSubject: Out of office\r\n\r\nI am away\r\n",
+    b"Content-Type: message/feedback-report\r\n\r\nFeedback-Type: abuse\r\n",
+    b"From: a@b.example\r\nSubject: =?iso-2022-jp?q?hello?=\r\n\r\nnothing that is known\r\n",
 )
 
 
