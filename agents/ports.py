@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from policy.screens import TrapFact
 from policy.templates import BadContent, Template
 from schemas.base import Record
 from schemas.reputation import Control, RatesSnapshot
@@ -63,6 +64,9 @@ class Known(Protocol):
 
     def suppressed_in(self, campaign: str, *, as_of: int | None = None) -> Callable[[str], str | None]:
         """Answers, for an address hash, why it gets no mail of a campaign; None if it may get it."""
+
+    def trap(self, hashed: str) -> TrapFact | None:
+        """What is known of the trap whose address, or ``@`` and domain, has this keyed hash."""
 
     async def caught_up(self, timeout_s: float) -> bool:
         """Wait until everything is in that was published before this call."""

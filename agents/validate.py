@@ -1,4 +1,4 @@
-"""Validate: a send request becomes admitted messages on their way, and refusals that say what to fix.
+"""Validate: a send request becomes admitted messages on their way, held ones, and refusals that say what to fix.
 
 Whatever a request holds, it never stops those behind it: what cannot be read becomes a dead letter and a refusal,
 and what makes our own code fail becomes a dead letter too.
@@ -6,6 +6,7 @@ and what makes our own code fail becomes a dead letter too.
 
 import asyncio
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -15,11 +16,12 @@ from agents.ports import Known, Message, Publish, now_ms
 from agents.route import Route
 from agents.setting_aside import Aside
 from policy.admission import Admission, admit
-from policy.screens import Screen
+from policy.naming import held_key
+from policy.screens import RecycledOf, Screens, nothing_known
 from policy.tokens import Keys
 from schemas.codec import DecodedRequest, Malformed, decode_request
-from schemas.sending import Refused
-from schemas.topics import REFUSED
+from schemas.sending import HeldMessage, OutboundMessage, Refused
+from schemas.topics import HELD, REFUSED
 from streams.dead_letters import headers_length
 from streams.metrics import Metrics
 
@@ -50,14 +52,14 @@ class Validate:
         route: Route,
         keys: Keys,
         metrics: Metrics,
-        screens: Sequence[Screen] = (),
+        recycled: RecycledOf = nothing_known,
     ) -> None:
         self._known = known
         self._outlet = outlet
         self._route = route
         self._keys = keys
         self._metrics = metrics
-        self._screens = screens
+        self._screens = Screens(keys, trap=known.trap, recycled=recycled)
         self._aside = Aside(outlet, metrics)
 
     async def handle(self, message: Message) -> None:
@@ -111,9 +113,19 @@ class Validate:
     async def _send(self, message: Message, request: DecodedRequest, admission: Admission, now: int) -> None:
         headers = message.headers or ()
         unrouted = await self._route.send(admission, request, headers=headers, now=now)
+        await self._hold(admission.held, headers)
         await self._refuse([*admission.refused, *unrouted], headers)
-        self._metrics.requests.labels("admitted" if admission.messages else "refused").inc()
+        passed = "admitted" if admission.messages else "held" if admission.held else "refused"
+        self._metrics.requests.labels(passed).inc()
         self._metrics.admitted.inc(len(admission.messages) - len(unrouted))
+        for flag in chain.from_iterable(message.flags for message in admission.messages):
+            self._metrics.flagged.labels(flag).inc()
+
+    async def _hold(self, messages: Sequence[HeldMessage], headers: Sequence[tuple[str, bytes]]) -> None:
+        """Keep what waits for a decision; a replay writes the same record under the same key."""
+        for one in messages:
+            await self._outlet.publish(HELD, one, key=held_key(one.campaign, one.message_id), headers=headers)
+            self._metrics.held.labels(one.reason).inc()
 
     async def _unreadable(self, message: Message, malformed: Malformed, now: int) -> None:
         ids = _ids(message.value) if malformed.reason != "too_large" else _Ids()
@@ -140,6 +152,7 @@ class Validate:
 def _all_refused(admission: Admission, request: DecodedRequest, now: int) -> Admission:
     """A retired campaign sends nothing again: its topic would only fill up."""
     campaign = request.request.campaign
+    unsent: list[OutboundMessage | HeldMessage] = [*admission.messages, *admission.held]
     refused = [
         Refused(
             request_id=request.request.request_id,
@@ -151,7 +164,7 @@ def _all_refused(admission: Admission, request: DecodedRequest, now: int) -> Adm
             explain=f"campaign {campaign} is retired and sends nothing again; ask for it under a new campaign id",
             at=now,
         )
-        for message in admission.messages
+        for message in unsent
     ]
     return Admission(messages=[], refused=[*admission.refused, *refused])
 

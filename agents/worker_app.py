@@ -3,7 +3,7 @@
 Everything is joined here and nothing happens at import: a function makes the app, ``streams.runtime.run`` runs it.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 import structlog
@@ -19,7 +19,6 @@ from agents.reviews import EVERY_S, Reviews
 from agents.route import Route
 from agents.tally import Tally
 from agents.validate import Validate
-from policy.screens import ALWAYS, Screen
 from policy.settings import Settings, WrongSetting
 from policy.tokens import Keys
 from schemas.topics import CAMPAIGNS, COMMANDS, FEEDBACK, RATES, REQUESTS, RESULTS
@@ -123,7 +122,6 @@ def worker_app(
     bootstrap: str | None = None,
     app_id: str = WORKER,
     instance_id: str | None = None,
-    screens: Sequence[Screen] = ALWAYS,
     options: Mapping[str, Any] | None = None,  # Any: Faust's settings
 ) -> WorkerApp:
     """Make a worker.  ``bootstrap`` is for an embedded broker; otherwise the setting ``kafka`` is taken.
@@ -148,9 +146,7 @@ def worker_app(
     )
     outlet = Outlet(app, app.metrics)
     route = Route(outlet, OutboundTopics(servers, settings))
-    validate = Validate(
-        known=app.catalogue, outlet=outlet, route=route, keys=keys, metrics=app.metrics, screens=screens
-    )
+    validate = Validate(known=app.catalogue, outlet=outlet, route=route, keys=keys, metrics=app.metrics)
     _agent(app, "validate", REQUESTS, validate.handle)
     _attach_tally(app, outlet)
     _attach_judge(app, outlet)

@@ -1,9 +1,14 @@
 """Admission: which recipients of a request get a message, and what each of the others is told.
 
-Every recipient leaves with a message or with one :class:`Refused`; there is no third way out, with one exception:
-the same message id asked for twice with the same mailbox is one message, so its repetition says nothing.  Under
+Every recipient leaves with a message, with one :class:`Refused`, or with a message that is held until somebody decides;
+there is no other way out, with one exception: the same message id asked for twice with the same mailbox is one message,
+so its repetition says nothing.  Under
 another address the id is refused as ``duplicate_message_id``.  An address that stands twice under different ids
 gets two messages: the id is what the application means, and who leaves it out gets one id per mailbox.
+
+What is wrong with the request, the address, its suppression and its variables is asked beside the screens, so that only
+what could otherwise be sent is held.  Who releases a held message says that the screens do not apply to it: their
+objections become flags.  Suppressions still hold, since they are the recipient's own word or that of its provider.
 
 A request without recipients, or with too many to answer each, is answered by one record without a message id.
 Sentences name the field and the fix and never quote an address or a message id.
@@ -12,19 +17,19 @@ Sentences name the field and the fix and never quote an address or a message id.
 import base64
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import count
 from typing import assert_never
 
 import msgspec
 
 from policy.addresses import BadAddress, CheckedAddress, canonical, canonical_of, check, hostname
-from policy.screens import Screen
+from policy.screens import Objection, Questions, Screens
 from policy.templates import BadContent, Template
 from policy.tokens import Keys, hash_of_canonical
 from policy.unsubscribing import flaw_of_base
 from schemas.codec import DecodedRequest
-from schemas.sending import Campaign, OutboundMessage, Recipient, Refused, SendRequest, Stage
+from schemas.sending import Campaign, HeldMessage, OutboundMessage, Recipient, Refused, SendRequest, Stage
 
 MAX_RECIPIENTS = 500
 MAX_MESSAGE_ID_LENGTH = 128
@@ -35,10 +40,11 @@ _UNFIT_LOCAL = re.compile(r"[\x00-\x20\x7f-\x9f<>()\[\],;:\\\"@\u2028\u2029\ud80
 
 
 class Admission(msgspec.Struct, frozen=True):
-    """The outcome of one request: messages to send, and refusals to publish."""
+    """The outcome of one request: messages to send, refusals to publish, and messages to keep for a decision."""
 
     messages: list[OutboundMessage]
     refused: list[Refused]
+    held: list[HeldMessage] = []
 
 
 class _Flaw(msgspec.Struct, frozen=True, gc=False):
@@ -56,31 +62,40 @@ def admit(
     suppressed: Callable[[str], str | None],
     keys: Keys,
     now: int,
-    screens: Sequence[Screen] = (),
+    screens: Screens | None = None,
 ) -> Admission:
     """Decide about every recipient of a request.
 
     ``suppressed`` answers for an address hash with the reason of its suppression in the campaign's scopes.
-    ``screens`` are asked in order; the first that objects is heard.
+    ``screens`` are asked as the campaign's policy wants it; without them nobody is.
     """
     asked = request.request
     flaw = _flaw_of_size(len(asked.recipients) + len(request.malformed))
     if flaw is not None:
         return Admission(messages=[], refused=[_refused(asked, flaw, now)])
     messages: list[OutboundMessage] = []
+    held: list[HeldMessage] = []
     refused = [
         _refused(asked, _Flaw(malformed.reason, malformed.explain), now, stage="decode")
         for _, malformed in request.malformed
     ]
     usable = _flaw_of_request(asked, campaign, now) or _usable(template, campaign)
-    desk = _Desk(asked, usable, suppressed, keys, now, screens)
+    questions = screens.of(campaign.admission) if screens is not None and campaign is not None else None
+    desk = _Desk(asked, usable, suppressed, keys, now, questions)
     for position, recipient in _numbered(request):
         answer = desk.look_at(position, recipient)
-        if isinstance(answer, OutboundMessage):
-            messages.append(answer)
-        elif answer is not None:
-            refused.append(answer)
-    return Admission(messages=messages, refused=refused)
+        match answer:
+            case OutboundMessage():
+                messages.append(answer)
+            case Refused():
+                refused.append(answer)
+            case HeldMessage():
+                held.append(answer)
+            case None:
+                pass
+            case _:
+                assert_never(answer)
+    return Admission(messages=messages, refused=refused, held=held)
 
 
 def derived_message_id(request_id: str, address_hash: str) -> str:
@@ -96,7 +111,7 @@ def derived_message_id(request_id: str, address_hash: str) -> str:
 class _Desk:
     """One request while its recipients are looked at, one after the other."""
 
-    __slots__ = ("_asked", "_keys", "_now", "_screens", "_seen", "_suppressed", "_template")
+    __slots__ = ("_asked", "_keys", "_now", "_questions", "_seen", "_suppressed", "_template")
 
     def __init__(
         self,
@@ -105,18 +120,18 @@ class _Desk:
         suppressed: Callable[[str], str | None],
         keys: Keys,
         now: int,
-        screens: Sequence[Screen],
+        questions: Questions | None,
     ) -> None:
         self._asked = asked
         self._template = template
         self._suppressed = suppressed
         self._keys = keys
         self._now = now
-        self._screens = screens
+        self._questions = questions
         self._seen: dict[str, str] = {}
 
-    def look_at(self, position: int, recipient: Recipient) -> OutboundMessage | Refused | None:
-        """The recipient's message, the reason why there is none, or None for the repetition of an earlier one."""
+    def look_at(self, position: int, recipient: Recipient) -> OutboundMessage | Refused | HeldMessage | None:
+        """The recipient's message, the reason why there is none (yet), or None for the repetition of an earlier one."""
         asked = self._asked
         checked = check(recipient.address)
         whole = canonical(recipient.address) if isinstance(checked, BadAddress) else canonical_of(checked)
@@ -133,30 +148,45 @@ class _Desk:
         self._seen[message_id] = hashed
         if isinstance(checked, BadAddress):
             return _refused(asked, self._flaw_of(position, checked), self._now, message_id, hashed)
-        flaw = self._flaw(position, recipient, checked, hashed)
+        return self._judged(position, recipient, checked, message_id, hashed)
+
+    def _judged(
+        self, position: int, recipient: Recipient, checked: CheckedAddress, message_id: str, hashed: str
+    ) -> OutboundMessage | Refused | HeldMessage:
+        """The outcome for a good address under a message id of its own."""
+        asked = self._asked
+        objections = self._objections(recipient, checked, hashed)
+        worst = objections[0] if objections and recipient.released_by is None else None
+        flaw = self._flaw(position, recipient, hashed, worst)
         if flaw is not None:
             return _refused(asked, flaw, self._now, message_id, hashed)
+        if worst is not None and worst.does == "hold":
+            return _held(asked, recipient, _objection(position, worst), self._now, message_id, hashed)
         return OutboundMessage(
             message_id=message_id,
             address=checked.address,
             address_hash=hashed,
             vars=recipient.vars,
             source=recipient.source,
+            flags=[one.screen for one in objections],
         )
+
+    def _objections(self, recipient: Recipient, checked: CheckedAddress, hashed: str) -> list[Objection]:
+        if self._questions is None:
+            return []
+        return self._questions.objections(recipient, checked, hashed, self._now)
 
     def _flaw_of(self, position: int, bad: BadAddress) -> _Flaw:
         if isinstance(self._template, _Flaw):
             return self._template
         return _Flaw("bad_address", f"field recipients[{position}].address {bad.explain}")
 
-    def _flaw(self, position: int, recipient: Recipient, checked: CheckedAddress, hashed: str) -> _Flaw | None:
+    def _flaw(self, position: int, recipient: Recipient, hashed: str, worst: Objection | None) -> _Flaw | None:
         template = self._template
         if isinstance(template, _Flaw):
             return template
-        for screen in self._screens:
-            objection = screen(checked)
-            if objection is not None:
-                return _Flaw(objection[0], f"field recipients[{position}].address {objection[1]}")
+        if worst is not None and worst.does == "refuse":
+            return _objection(position, worst)
         suppression = self._suppressed(hashed)
         if suppression is not None:
             return _suppressed_as(position, suppression)
@@ -230,6 +260,10 @@ def _is_mailbox(address: str) -> bool:
     return bool(local) and not _UNFIT_LOCAL(local) and hostname(domain) is not None
 
 
+def _objection(position: int, objection: Objection) -> _Flaw:
+    return _Flaw(objection.screen, f"field recipients[{position}].{objection.field} {objection.explain}")
+
+
 def _suppressed_as(position: int, suppression: str) -> _Flaw:
     if suppression.startswith("trap"):
         return _Flaw(
@@ -277,4 +311,22 @@ def _refused(
         reason=flaw.reason,
         explain=flaw.explain,
         at=now,
+    )
+
+
+def _held(
+    asked: SendRequest, recipient: Recipient, flaw: _Flaw, now: int, message_id: str, address_hash: str
+) -> HeldMessage:
+    """The message with all that is needed to ask for it again, under the same id; the same for every replay."""
+    alone = msgspec.structs.replace(
+        asked, recipients=[msgspec.structs.replace(recipient, message_id=message_id, released_by=None)]
+    )
+    return HeldMessage(
+        campaign=asked.campaign,
+        message_id=message_id,
+        address_hash=address_hash,
+        reason=flaw.reason,
+        explain=flaw.explain,
+        at=now,
+        request=alone,
     )

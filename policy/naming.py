@@ -46,3 +46,8 @@ def sender_group(campaign: str) -> str:
 def campaign_scope(campaign: str) -> str:
     """The scope under which a campaign is judged."""
     return f"campaign:{campaign}"
+
+
+def held_key(campaign: str, message_id: str) -> str:
+    """The key of a held message, ``campaign id/message id``: a ``/`` of the campaign's is written ``%2F``."""
+    return f"{campaign.replace('%', '%25').replace('/', '%2F')}/{message_id}"

@@ -6,9 +6,11 @@ as the code knows them, campaigns only where one series per campaign is wanted, 
 =======================================  ========================  ====================================================
 metric                                   labels                    meaning
 =======================================  ========================  ====================================================
-mailcordon_requests_total                result                    send requests: admitted, refused, dead_letter
+mailcordon_requests_total                result                    send requests: admitted, held, refused, dead_letter
 mailcordon_recipients_admitted_total                               recipients on their way to a sender
 mailcordon_recipients_refused_total      reason                    recipients that get no mail
+mailcordon_recipients_held_total         reason                    messages that wait for a decision
+mailcordon_recipients_flagged_total      screen                    objections of screens that let a message pass
 mailcordon_published_total               topic                     records published
 mailcordon_dead_letters_total            topic, reason             records set aside
 mailcordon_results_total                 outcome                   delivery results counted (repeats are not)
@@ -45,6 +47,8 @@ class Metrics:
         self.requests = self._counter("requests_total", "send requests", "result")
         self.admitted = self._counter("recipients_admitted_total", "recipients on their way to a sender")
         self.refused = self._counter("recipients_refused_total", "recipients that get no mail", "reason")
+        self.held = self._counter("recipients_held_total", "messages that wait for a decision", "reason")
+        self.flagged = self._counter("recipients_flagged_total", "objections of screens that let pass", "screen")
         self._published = self._counter("published_total", "records published", "topic")
         self.dead_letters = self._counter("dead_letters_total", "records set aside", "topic", "reason")
         self.results = self._counter("results_total", "delivery results counted", "outcome")

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from policy.templates import BadContent, Template, compile_content
+from policy.traps import TrapFact
 from schemas.base import Record
 from schemas.codec import decode, encode
 from schemas.reputation import Control, RatesSnapshot
@@ -59,6 +60,7 @@ class Knowledge:
     controls: dict[str, Control] = field(default_factory=dict)
     rates: dict[str, RatesSnapshot] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
+    traps: dict[str, TrapFact] = field(default_factory=dict)
     arriving: list[Campaign | Content] = field(default_factory=list)
     waits: int = 0
     asked_as_of: int | None = None
@@ -66,6 +68,9 @@ class Knowledge:
     def suppressed_in(self, campaign: str, *, as_of: int | None = None) -> Callable[[str], str | None]:
         self.asked_as_of = as_of
         return self.reasons.get
+
+    def trap(self, hashed: str) -> TrapFact | None:
+        return self.traps.get(hashed)
 
     async def caught_up(self, timeout_s: float) -> bool:
         self.waits += 1

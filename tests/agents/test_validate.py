@@ -1,18 +1,20 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from agents import validate as module
 from agents.route import Route
 from agents.validate import MAX_HEADERS_BYTES, Validate
-from policy.naming import outbound_topic
+from policy.naming import held_key, outbound_topic
 from policy.routing import partition_of
 from policy.tokens import Keys, address_hash
+from policy.traps import TrapFact
 from schemas.codec import encode
 from schemas.reputation import Control
-from schemas.sending import OutboundFrame, Pace, Refused
-from schemas.topics import DEAD_LETTERS, REFUSED
+from schemas.sending import AdmissionPolicy, HeldMessage, OutboundFrame, Pace, Refused
+from schemas.topics import DEAD_LETTERS, HELD, REFUSED
 from streams.metrics import Metrics
 from tests.agents.doubles import Arrived, Knowledge, Outbox, Topics, campaign, content
 
@@ -250,3 +252,76 @@ async def test_a_send_that_fails_ends_the_event(monkeypatch: pytest.MonkeyPatch)
 
     with pytest.raises(ConnectionError):
         await bench.handle(request())
+
+
+def under(**admission: Any) -> Knowledge:
+    known = Knowledge()
+    known.learn(campaign(admission=AdmissionPolicy(**admission)))
+    known.learn(content())
+    return known
+
+
+async def test_what_a_screen_holds_waits_under_its_message_id_with_the_headers() -> None:
+    bench = Bench(known=under(typo_domain="hold"))
+
+    await bench.handle(request(ann(1), ann(2, address="ann@gmial.com")), headers=(("trace", b"abc"),))
+
+    assert (bench.admitted, bench.refused) == (["m-1"], [])
+    (sent,) = [one for one in bench.out.sent if one.topic == HELD]
+    assert (sent.key, sent.headers) == ("spring/m-2", (("trace", b"abc"),))
+    assert isinstance(sent.record, HeldMessage)
+    assert sent.record.reason == "typo_domain"
+
+
+async def test_a_replay_holds_under_the_same_key() -> None:
+    bench = Bench(known=under(typo_domain="hold"))
+
+    for _ in range(2):
+        await bench.handle(request(ann(2, address="ann@gmial.com", message_id=None)), timestamp=1_700_000_000.0)
+
+    one, other = [one for one in bench.out.sent if one.topic == HELD]
+    assert (one.key, one.record) == (other.key, other.record)
+
+
+async def test_what_is_released_goes_out_with_its_flags() -> None:
+    bench = Bench(known=under(typo_domain="hold", disposable="off"))
+    await bench.handle(request(ann(2, address="ann@gmial.com")))
+    (held,) = bench.out.to(HELD)
+    (recipient,) = held.request.recipients
+    released = msgspec.structs.replace(recipient, released_by="operator:ann")
+
+    await bench.handle(encode(msgspec.structs.replace(held.request, recipients=[released])))
+
+    assert bench.admitted == ["m-2"]
+    (frame,) = bench.out.to(OUTBOUND)
+    assert [message.flags for message in frame.messages] == [["typo_domain"]]
+    assert len(bench.out.to(HELD)) == 1
+
+
+async def test_a_known_trap_gets_no_mail() -> None:
+    bench = Bench()
+    bench.known.traps[address_hash(KEYS, "ann2@example.org")] = TrapFact()
+
+    await bench.handle(request(ann(1), ann(2)))
+
+    assert bench.admitted == ["m-1"]
+    assert [(one.message_id, one.reason) for one in bench.refused] == [("m-2", "known_trap")]
+
+
+async def test_a_retired_campaign_holds_nothing() -> None:
+    bench = Bench(known=under(typo_domain="hold"))
+    bench.known.controls["spring"] = Control(
+        campaign="spring", epoch=9, may_send=False, pace=Pace(), state="retired", reason="over", at=1
+    )
+
+    await bench.handle(request(ann(2, address="ann@gmial.com")))
+
+    assert bench.out.to(HELD) == []
+    assert [(one.message_id, one.reason) for one in bench.refused] == [("m-2", "retired_campaign")]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [(("a/b", "c"), ("a", "b/c")), (("a%2Fb", "c"), ("a/b", "c")), (("a%", "2Fb"), ("a", "%2Fb"))]
+)
+def test_different_messages_never_share_a_key(one: tuple[str, str], other: tuple[str, str]) -> None:
+    assert held_key(*one) != held_key(*other)

@@ -8,13 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policy.addresses import CheckedAddress
 from policy.admission import Admission, admit, derived_message_id
-from policy.screens import ALWAYS, Screen
+from policy.screens import Screens
 from policy.templates import BadContent, Template, compile_content
 from policy.tokens import Keys, Ticket, address_hash, read_return_path, return_path
 from schemas.codec import DecodedRequest, decode_request
-from schemas.sending import Campaign, Content, Mailbox, Recipient, Refused, SendRequest, Var
+from schemas.sending import AdmissionPolicy, Campaign, Content, Mailbox, Recipient, Refused, SendRequest, Var
 
 NOW = 1_764_000_000_000
 KEYS = Keys(address=b"a" * 32, return_path=b"r" * 32)
@@ -55,7 +54,7 @@ def admitted(
     campaign: Campaign | None = CAMPAIGN,
     template: Template | BadContent | None = TEMPLATE,
     suppressed: dict[str, str] | None = None,
-    screens: tuple[Screen, ...] = (),
+    screens: Screens | None = None,
 ) -> Admission:
     return admit(
         request,
@@ -143,7 +142,7 @@ TIMES = {
 
 @pytest.mark.parametrize(("times", "reason"), TIMES.values(), ids=TIMES.keys())
 def test_the_times_of_a_request_must_leave_time_to_send(times: dict[str, int], reason: str | None) -> None:
-    admission = admitted(asked("ann@example.com", **times))  # type: ignore[arg-type]
+    admission = admitted(asked("ann@example.com", **times))
     assert [one.reason for one in admission.refused] == ([] if reason is None else [reason])
 
 
@@ -254,20 +253,86 @@ def test_a_suppressed_address_is_not_asked_for_its_variables() -> None:
 def test_role_accounts_are_refused_when_they_are_screened() -> None:
     request = asked(recipient("abuse@example.com"))
     assert admitted(request).refused == []
-    refused = the_refusal(admitted(request, screens=ALWAYS))
+    refused = the_refusal(admitted(request, screens=Screens(KEYS)))
     assert refused.reason == "role_account"
     assert "recipients[0].address" in refused.explain
 
 
-def test_the_first_screen_that_objects_is_heard() -> None:
-    def traps(checked: CheckedAddress) -> tuple[str, str] | None:
-        return ("known_trap", "is a trap") if checked.domain == "trap.example" else None
+def under(**admission: object) -> Campaign:
+    return msgspec.structs.replace(CAMPAIGN, admission=AdmissionPolicy(**admission))  # type: ignore[arg-type]
 
-    def everything(_: CheckedAddress) -> tuple[str, str] | None:
-        return ("never", "is not wanted")
 
-    request = asked(recipient("ann@trap.example", "m-1"), recipient("ann@example.com", "m-2"))
-    assert [one.reason for one in admitted(request, screens=(traps, everything)).refused] == ["known_trap", "never"]
+def screened(*recipients_: Recipient, suppressed: dict[str, str] | None = None, **admission: object) -> Admission:
+    return admitted(asked(*recipients_), campaign=under(**admission), screens=Screens(KEYS), suppressed=suppressed)
+
+
+def test_a_typo_is_refused_held_or_flagged_as_the_campaign_says() -> None:
+    typo = recipient("ann@gmial.com")
+    refused = screened(typo, typo_domain="refuse", disposable="off")
+    assert [(one.reason, one.stage) for one in refused.refused] == [("typo_domain", "validate")]
+    assert "recipients[0].address" in the_refusal(refused).explain
+    assert "gmail.com" in the_refusal(refused).explain
+    held = screened(typo, typo_domain="hold", disposable="off")
+    assert (held.messages, held.refused, [one.reason for one in held.held]) == ([], [], ["typo_domain"])
+    flagged = screened(typo, typo_domain="flag", disposable="off")
+    assert [one.flags for one in flagged.messages] == [["typo_domain"]]
+    assert screened(typo, typo_domain="off", disposable="off").messages[0].flags == []
+
+
+def test_the_most_severe_screen_wins() -> None:
+    both = recipient("abuse@gmial.com")
+    assert [one.reason for one in screened(both, typo_domain="refuse", role_account="hold").refused] == ["typo_domain"]
+    assert [one.reason for one in screened(both, typo_domain="flag", role_account="hold").held] == ["role_account"]
+    flags = screened(both, typo_domain="flag", role_account="flag").messages[0].flags
+    assert {"typo_domain", "role_account"} <= set(flags)
+
+
+def test_a_held_message_can_be_asked_for_again_alone_and_under_its_id() -> None:
+    wanted = Recipient(
+        address="ann@gmial.com", vars={"name": "Ann"}, source="form", opted_in_at=5, last_seen_at=6, released_by=None
+    )
+    request = asked(wanted, recipient("bob@example.com", "m-2"), not_before=NOW - 5, expires_at=NOW + 5)
+    (held,) = admitted(request, campaign=under(typo_domain="hold"), screens=Screens(KEYS)).held
+
+    assert held.message_id == derived_message_id("r-1", address_hash(KEYS, "ann@gmial.com"))
+    assert held.address_hash == address_hash(KEYS, "ann@gmial.com")
+    assert held.request == SendRequest(
+        request_id="r-1",
+        campaign="spring-sale",
+        content="hello-1",
+        recipients=[msgspec.structs.replace(wanted, message_id=held.message_id)],
+        not_before=NOW - 5,
+        expires_at=NOW + 5,
+    )
+
+
+def test_holding_twice_is_holding_once() -> None:
+    typo = recipient("ann@gmial.com", None)
+    assert screened(typo, typo_domain="hold").held == screened(typo, typo_domain="hold").held != []
+
+
+def released(address: str) -> Recipient:
+    return msgspec.structs.replace(recipient(address), released_by="operator:ann")
+
+
+@pytest.mark.parametrize("does", ["refuse", "hold", "flag"])
+def test_a_released_message_passes_the_screens_and_is_flagged(does: str) -> None:
+    admission = screened(released("ann@gmial.com"), typo_domain=does, disposable="off")
+    assert [one.flags for one in admission.messages] == [["typo_domain"]]
+
+
+@pytest.mark.parametrize(("reason", "told"), [("complaint", "suppressed"), ("trap_hit", "known_trap")])
+def test_a_released_message_does_not_pass_a_suppression(reason: str, told: str) -> None:
+    hashed = address_hash(KEYS, "ann@gmial.com")
+    assert the_refusal(screened(released("ann@gmial.com"), suppressed={hashed: reason})).reason == told
+
+
+def test_what_could_not_be_sent_anyway_is_refused_and_not_held() -> None:
+    hashed = address_hash(KEYS, "ann@gmial.com")
+    suppressed = screened(recipient("ann@gmial.com"), typo_domain="hold", suppressed={hashed: "complaint"})
+    assert (the_refusal(suppressed).reason, suppressed.held) == ("suppressed", [])
+    without = screened(recipient("ann@gmial.com", other="x"), typo_domain="hold")
+    assert (the_refusal(without).reason, without.held) == ("missing_variable", [])
 
 
 REPEATED = {
@@ -349,8 +414,10 @@ recipients = st.lists(
 def test_every_recipient_is_accounted_for_once_and_no_address_is_told(
     given_recipients: list[Recipient], is_known: bool
 ) -> None:
-    admission = admitted(asked(*given_recipients), campaign=CAMPAIGN if is_known else None, screens=ALWAYS)
-    ids = [one.message_id for one in admission.messages] + [
+    admission = admitted(asked(*given_recipients), campaign=CAMPAIGN if is_known else None, screens=Screens(KEYS))
+    ids = [one.message_id for one in admission.messages]
+    ids += [one.message_id for one in admission.held]
+    ids += [
         one.message_id
         for one in admission.refused
         if one.message_id is not None and one.reason != "duplicate_message_id"
