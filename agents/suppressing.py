@@ -1,46 +1,75 @@
 """Which results and signals leave a suppression behind, and where it holds.
 
 A dead address is dead for everybody, and a trap is a trap for everybody: they are suppressed on the platform.  Who
-complains or unsubscribes has had enough of one sender: the tenant, whatever the campaign is called next time.  What
-others merely report to us (a webhook, an import) is only believed for the tenant it came for.
+complains or unsubscribes has had enough of one sender: the tenant, whatever the campaign is called next time; a
+recipient whose own rules refuse that sender likewise.  What others merely report to us (a webhook, an import) is only
+believed for the tenant it came for, and what is only suspected to be a trap is suppressed nowhere.
+
+A domain that does not exist is suppressed as a whole, for a week: it may be a mistake of a name server.  When it is
+over, it is remembered: one that comes back after months may be run by somebody who waits for old lists.
 """
 
+from collections.abc import Callable
+
+from policy import providers
 from policy.replies import category_of
+from policy.traps import is_confirmed
 from schemas.delivery import DeliveryResult
 from schemas.feedback import FeedbackEvent, Suppression
 from schemas.sending import Campaign
 
 PLATFORM = "platform"
+DOMAIN_FOR_MS = 7 * 86_400_000
 _SEEN_OURSELVES = "return_path"
 
 
-def from_result(result: DeliveryResult) -> Suppression | None:
-    """The suppression that a refusal leaves behind; None if its category does not ask for one."""
-    if result.outcome != "bounced" or result.address_hash is None or not category_of(result.class_).suppress:
-        return None
-    return Suppression(
-        address_hash=result.address_hash,
-        scope=PLATFORM,
-        reason=result.class_ or "hard_bounce",
-        since=result.at,
-    )
+def from_result(result: DeliveryResult, tenant: str | None, domain_hash: Callable[[str], str]) -> list[Suppression]:
+    """The suppressions that a refusal leaves behind.
+
+    ``tenant`` is the scope of the campaign's tenant, ``domain_hash`` what stands for a whole domain.  A category that
+    asks for more than one event leaves none by itself.
+    """
+    category = category_of(result.class_)
+    if result.outcome != "bounced" or not category.scope or category.after_campaigns or result.address_hash is None:
+        return []
+    scope = PLATFORM if category.scope != "tenant" else tenant
+    if scope is None:
+        return []
+    reason = result.class_ or "hard_bounce"
+    found = [Suppression(address_hash=result.address_hash, scope=scope, reason=reason, since=result.at)]
+    if category.scope == "domain" and result.domain and result.domain not in providers.shipped():
+        hashed, until = domain_hash(result.domain), result.at + DOMAIN_FOR_MS
+        found.append(Suppression(address_hash=hashed, scope=PLATFORM, reason=reason, since=result.at, until=until))
+    return found
 
 
 def from_feedback(event: FeedbackEvent, campaign: Campaign | None) -> Suppression | None:
     """The suppression that a signal leaves behind; None if it leaves none."""
     if event.address_hash is None:
         return None
-    own = f"tenant:{campaign.tenant}" if campaign is not None else f"campaign:{event.campaign}"
+    own = tenant_scope(campaign) or f"campaign:{event.campaign}"
+    everywhere = PLATFORM if event.source == _SEEN_OURSELVES else own
     match event.kind:
         case "complaint" | "unsubscribe":
             scope = own
-        case "trap_hit":
-            scope = PLATFORM if event.source == _SEEN_OURSELVES else own
-        case "hard_bounce" if event.class_ is None or category_of(event.class_).suppress:
-            scope = PLATFORM if event.source == _SEEN_OURSELVES else own
+        case "trap_hit" if is_confirmed(event.trap):
+            scope = everywhere
+        case "hard_bounce" if event.class_ is None:
+            scope = everywhere
+        case "hard_bounce" | "soft_bounce" if event.class_ is not None:
+            category = category_of(event.class_)
+            if not category.scope or category.after_campaigns:
+                return None
+            scope = own if category.scope == "tenant" else everywhere
         case _:
             return None
-    return Suppression(address_hash=event.address_hash, scope=scope, reason=event.class_ or event.kind, since=event.at)
+    reason = event.kind if event.kind == "trap_hit" else event.class_ or event.kind
+    return Suppression(address_hash=event.address_hash, scope=scope, reason=reason, since=event.at)
+
+
+def tenant_scope(campaign: Campaign | None) -> str | None:
+    """The scope of a campaign's tenant."""
+    return None if campaign is None else f"tenant:{campaign.tenant}"
 
 
 def key_of(suppression: Suppression) -> str:

@@ -14,18 +14,19 @@ from typing import Any, Protocol
 
 import structlog
 
+from agents.history import Found, History, identity
 from agents.homing import Homing
 from agents.live import Live, rebuilt
 from agents.ports import Known, Message, Publish, now_ms
 from agents.setting_aside import Aside
 from agents.snapshots import Snapshots
-from agents.suppressing import from_feedback, from_result, key_of
+from agents.suppressing import from_feedback, from_result, key_of, tenant_scope
 from policy.counts import MINUTE_MS, Cells, booked, booked_feedback, merge
 from policy.replies import category_of
 from schemas.codec import Malformed, decode, decode_feedback
 from schemas.delivery import DeliveryFrame, DeliveryResult
 from schemas.feedback import FeedbackEvent, FeedbackFrame, Suppression
-from schemas.topics import BY_NAME, RESULTS, SUPPRESSIONS
+from schemas.topics import BY_NAME, FEEDBACK, RESULTS, SUPPRESSIONS
 from streams import panes
 from streams.metrics import Metrics
 
@@ -59,9 +60,19 @@ class PaneTable(Protocol):
 class Tally:
     """Counts results and feedback, and publishes what follows."""
 
-    def __init__(self, *, table: PaneTable, known: Known, outlet: Publish, metrics: Metrics, partitions: int) -> None:
+    def __init__(
+        self,
+        *,
+        table: PaneTable,
+        known: Known,
+        history: History,
+        outlet: Publish,
+        metrics: Metrics,
+        partitions: int,
+    ) -> None:
         self._table = table
         self._known = known
+        self._history = history
         self._outlet = outlet
         self._metrics = metrics
         self._aside = Aside(outlet, metrics)
@@ -93,14 +104,28 @@ class Tally:
             return
         try:
             ahead = self._count_results(message, frame)
-            left_behind = [one for result in frame.results if (one := from_result(result)) is not None]
+            left_behind, found = self._what_follows(frame)
         except Exception as error:
             log.exception("tally failed", partition=message.partition, offset=message.offset)
             await self._aside.failed(message, "tally", error)
             return
         if ahead:
             await self._aside.put(message, "from_the_future", _ahead("results[].at"))
-        await self._follow(frame.campaign, left_behind)
+        for signal in found.signals:
+            await self._outlet.publish(FEEDBACK, signal, key=signal.campaign)
+        await self._follow(frame.campaign, [*left_behind, *found.lifted])
+
+    def _what_follows(self, frame: DeliveryFrame) -> tuple[list[Suppression], Found]:
+        """What results leave behind, and what they say beside what others left; of repeats the same."""
+        campaign = self._known.campaigns.get(frame.campaign)
+        tenant, domain_hash = tenant_scope(campaign), self._history.domain_hash
+        left_behind = [
+            one
+            for result in frame.results
+            if result.outcome == "bounced"
+            for one in from_result(result, tenant, domain_hash)
+        ]
+        return left_behind, self._history.look_at(frame.campaign, frame.results, campaign)
 
     def _count_results(self, message: Message, frame: DeliveryFrame) -> bool:
         """Count a frame in its panes, where it was not counted before; answers whether its clock was ahead."""
@@ -193,7 +218,8 @@ class Tally:
         seen: set[str] = set()
         ahead = False
         for event in events:
-            one = panes.feedback_id(event.message_id, event.kind) if event.message_id is not None else None
+            same_as = identity(event)
+            one = None if same_as is None else panes.feedback_id(*same_as)
             if one is not None and (one in live.ids or one in seen):
                 self._metrics.feedback_skipped.labels("repeat").inc()
                 continue

@@ -13,6 +13,7 @@ from faust.types.web import Web
 from mode import Service
 from mode.types import ServiceT
 
+from agents.history import History
 from agents.judge import Judge
 from agents.ports import Message, now_ms
 from agents.reviews import EVERY_S, Reviews
@@ -146,17 +147,31 @@ def worker_app(
     )
     outlet = Outlet(app, app.metrics)
     route = Route(outlet, OutboundTopics(servers, settings))
-    validate = Validate(known=app.catalogue, outlet=outlet, route=route, keys=keys, metrics=app.metrics)
+    validate = Validate(
+        known=app.catalogue,
+        outlet=outlet,
+        route=route,
+        keys=keys,
+        metrics=app.metrics,
+        recycled=app.catalogue.recycled,
+    )
     _agent(app, "validate", REQUESTS, validate.handle)
-    _attach_tally(app, outlet)
+    _attach_tally(app, outlet, keys)
     _attach_judge(app, outlet)
     return app
 
 
-def _attach_tally(app: WorkerApp, outlet: Outlet) -> None:
+def _attach_tally(app: WorkerApp, outlet: Outlet, keys: Keys) -> None:
     partitions = app.settings.partitions
     table = app.panes(PANES, partitions=partitions, size_s=SIZE_S, expires_s=PANES_KEPT_S)
-    tally = Tally(table=table, known=app.catalogue, outlet=outlet, metrics=app.metrics, partitions=partitions)
+    tally = Tally(
+        table=table,
+        known=app.catalogue,
+        history=History(app.catalogue.suppressions, keys=keys, trap=app.catalogue.trap),
+        outlet=outlet,
+        metrics=app.metrics,
+        partitions=partitions,
+    )
     table.on_recover(tally.rebuild)
     _agent(app, "tally-results", RESULTS, tally.results)
     _agent(app, "tally-feedback", FEEDBACK, tally.feedback)

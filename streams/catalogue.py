@@ -15,6 +15,7 @@ from aiokafka import ConsumerRecord
 
 from policy.naming import campaign_scope
 from policy.templates import BadContent, Template, compile_content
+from policy.trap_signals import BAD_DOMAIN, is_dead, why_recycled
 from policy.traps import TrapFact
 from schemas.base import Record
 from schemas.codec import Malformed, decode
@@ -95,6 +96,8 @@ class Catalogue:
 
     def suppressed(self, address_hash: str, campaign: str) -> str | None:
         """Why an address gets no mail of a campaign; None if it may get it."""
+        if not self.suppressions.may_know(address_hash):  # nearly all
+            return None
         return self.suppressed_in(campaign)(address_hash)
 
     def suppressed_in(self, campaign: str, *, as_of: int | None = None) -> Callable[[str], str | None]:
@@ -107,6 +110,19 @@ class Catalogue:
     def trap(self, hashed: str) -> TrapFact | None:
         """What is known of the trap whose address, or ``@`` and domain, has this keyed hash."""
         return self.traps.get(hashed)
+
+    def recycled(self, hashed: str) -> str | None:
+        """Why an address, or ``@`` and a domain, may be a recycled trap today; continues ``the address …``.
+
+        What is suppressed still is not asked about: it gets no mail anyway.
+        """
+        if not self.suppressions.may_know(hashed):
+            return None
+        now = time.time_ns() // 1_000_000
+        for reason, since, until in self.suppressions.past(hashed, (PLATFORM,)):
+            if until is not None and until <= now and is_dead(reason):
+                return why_recycled(since, now, is_domain=reason == BAD_DOMAIN)
+        return None
 
     def _take(self, record: ConsumerRecord) -> None:
         """Apply one record; whatever is wrong with it stays with it."""

@@ -6,8 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents import tally as module
+from agents.history import History
 from agents.ports import now_ms
 from agents.tally import Tally
+from policy.tokens import Keys
+from policy.traps import TrapFact, domain_hash
 from schemas.codec import encode
 from schemas.delivery import DeliveryFrame, DeliveryResult, Position
 from schemas.feedback import Feedback, FeedbackEvent, FeedbackFrame, Suppression, Trap
@@ -15,12 +18,15 @@ from schemas.reputation import Counts, RatesSnapshot
 from schemas.topics import DEAD_LETTERS, FEEDBACK, RATES, RESULTS, SUPPRESSIONS
 from streams.home import FORWARDED, home
 from streams.metrics import Metrics
+from streams.suppressed import Suppressed
 from tests.agents.doubles import Arrived, Knowledge, Outbox, Panes, campaign
 
 PARTITIONS = 4
 HOME = home("spring", PARTITIONS)
 MINUTE = 60_000
+DAY = 1440 * MINUTE
 HASH = "ab" * 32
+KEYS = Keys(address=b"a" * 32, return_path=b"r" * 32)
 
 
 class Bench:
@@ -31,8 +37,15 @@ class Bench:
         self.panes = panes or Panes()
         self.known = Knowledge()
         self.known.learn(campaign())
+        self.suppressed = Suppressed()
+        self.traps: dict[str, TrapFact] = {}
         self.tally = Tally(
-            table=self.panes, known=self.known, outlet=self.out, metrics=Metrics(), partitions=PARTITIONS
+            table=self.panes,
+            known=self.known,
+            history=History(self.suppressed, keys=KEYS, trap=self.traps.get),
+            outlet=self.out,
+            metrics=Metrics(),
+            partitions=PARTITIONS,
         )
 
     async def results(self, frame: DeliveryFrame, offset: int, partition: int = HOME) -> None:
@@ -206,7 +219,30 @@ async def test_dead_addresses_and_complainers_are_suppressed_again_for_repeats()
     ("fields", "scope"),
     [
         pytest.param({"kind": "trap_hit", "source": "return_path"}, "platform", id="our own trap"),
+        pytest.param(
+            {"kind": "trap_hit", "source": "return_path", "trap": Trap(kind="typo")}, "platform", id="our own typo trap"
+        ),
         pytest.param({"kind": "trap_hit", "source": "webhook:x"}, "tenant:shop", id="somebody's trap"),
+        pytest.param(
+            {"kind": "trap_hit", "source": "return_path", "trap": Trap(kind="suspected", strength=0.9)},
+            None,
+            id="a trap that anybody may have made up",
+        ),
+        pytest.param(
+            {"kind": "trap_hit", "source": "worker", "trap": Trap(kind="recycled", strength=0.8)},
+            None,
+            id="a recycled signature",
+        ),
+        pytest.param(
+            {"kind": "trap_hit", "source": "import", "trap": Trap(kind="suspected", strength=0.9)},
+            None,
+            id="a count of somebody's traps",
+        ),
+        pytest.param(
+            {"kind": "soft_bounce", "source": "return_path", "class_": "recipient_policy"},
+            "tenant:shop",
+            id="not from this sender",
+        ),
         pytest.param({"kind": "hard_bounce", "source": "return_path"}, "platform", id="late bounce"),
         pytest.param({"kind": "hard_bounce", "source": "import"}, "tenant:shop", id="imported bounce"),
         pytest.param({"kind": "unsubscribe"}, "tenant:shop", id="unsubscribe"),
@@ -224,6 +260,75 @@ async def test_a_suppression_holds_where_the_evidence_reaches(fields: dict[str, 
 
     suppressions: list[Suppression] = bench.out.to(SUPPRESSIONS)
     assert [one.scope for one in suppressions] == ([] if scope is None else [scope])
+
+
+async def test_what_a_refusal_suppresses_depends_on_its_category() -> None:
+    bench, now = Bench(), now_ms()
+    results = [
+        result(1, now, "bounced", class_="bad_domain", address_hash=HASH, domain="old.example"),
+        result(2, now, "bounced", class_="bad_domain", address_hash=HASH, domain="gmail.com"),
+        result(3, now, "bounced", class_="recipient_policy", address_hash=HASH, domain="shop.example"),
+        result(4, now, "bounced", class_="reputation_ip", address_hash=HASH, domain="shop.example"),
+        result(5, now, "deferred", class_="invalid_recipient", address_hash=HASH, domain="shop.example"),
+        result(6, now, "bounced", class_="bad_domain", address_hash=HASH),
+    ]
+
+    await bench.results(frame(*results), offset=0)
+
+    suppressions: list[Suppression] = bench.out.to(SUPPRESSIONS)
+    assert [(one.address_hash, one.scope, one.reason, one.until) for one in suppressions] == [
+        (HASH, "platform", "bad_domain", None),
+        (domain_hash(KEYS, "old.example"), "platform", "bad_domain", now + 7 * DAY),
+        (HASH, "platform", "bad_domain", None),
+        (HASH, "tenant:shop", "recipient_policy", None),
+        (HASH, "platform", "bad_domain", None),
+    ]
+
+
+async def test_a_trap_signal_comes_back_to_us_and_counts_once_under_replays() -> None:
+    bench, now = Bench(), now_ms()
+    bench.suppressed.add(HASH, "platform", reason="invalid_recipient", since=now - 200 * DAY, until=now - 10 * DAY)
+    sent = frame(result(1, now, address_hash=HASH), result(2, now, address_hash="cd" * 32), ledger=5)
+
+    for offset in (0, 0, 1):
+        await bench.results(sent, offset=offset)
+    signals: list[Feedback] = bench.out.to(FEEDBACK)
+    assert len(signals) == 3
+    assert {one.key for one in bench.out.sent if one.topic == FEEDBACK} == {"spring"}
+    for offset, one in enumerate(signals):
+        await bench.feedback(one, offset)
+
+    counts = bench.newest.windows["24h"]
+    assert (counts.accepted, counts.trap_hit, counts.trap_weight, counts.trap_hit_recycled) == (2, 1, 32, 0)
+    assert bench.out.to(SUPPRESSIONS) == []
+    assert [one.trap for one in bench.newest.recent] == [Trap(kind="recycled", strength=0.8)]
+
+
+@pytest.mark.parametrize("first", ["suspicion", "trap"])
+async def test_a_suspicion_does_not_take_the_place_of_a_confirmed_hit(first: str) -> None:
+    bench, now = Bench(), now_ms()
+    suspicion = signal(1, "trap_hit", now, source="worker", trap=Trap(kind="recycled", strength=0.8))
+    trap = signal(1, "trap_hit", now, source="return_path", trap=Trap(kind="pristine", where="footer"))
+    made_up = signal(1, "trap_hit", now, source="return_path", trap=Trap(kind="suspected", strength=0.2))
+
+    events = [made_up, suspicion, trap] if first == "suspicion" else [made_up, trap, suspicion]
+    for offset, one in enumerate([*events, *events]):
+        await bench.feedback(one, offset)
+
+    counts = bench.newest.windows["24h"]
+    assert (counts.trap_hit, counts.trap_hit_pristine, counts.trap_weight) == (2, 1, 132)
+
+
+async def test_a_domain_that_takes_mail_a_day_later_is_suppressed_no_more() -> None:
+    bench, now = Bench(), now_ms()
+    hashed = domain_hash(KEYS, "shop.example")
+    bench.suppressed.add(hashed, "platform", reason="bad_domain", since=now - DAY, until=now + 6 * DAY)
+
+    await bench.results(frame(result(1, now, domain="shop.example", address_hash=HASH)), offset=0)
+
+    assert bench.out.to(FEEDBACK) == []
+    [lifted] = bench.out.to(SUPPRESSIONS)
+    assert (lifted.address_hash, lifted.scope, lifted.reason, lifted.until) == (hashed, "platform", "alive_again", now)
 
 
 async def test_a_snapshot_names_the_newest_signals() -> None:

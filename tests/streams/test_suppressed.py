@@ -109,4 +109,51 @@ def test_fifty_octets_are_enough_for_each() -> None:
         suppressed.add(chance.randbytes(16).hex(), "platform", reason="hard_bounce", since=1_764_000_000_000)
 
     assert len(suppressed) == 100_000
-    assert suppressed.bytes_used() < 5_000_000
+    assert suppressed.bytes_used() < 5_000_000 + 4_194_304
+
+
+@given(ORDERS, st.lists(HASHES))
+def test_the_sieve_hides_nobody_who_is_suppressed(orders: list[tuple[bool, str, str]], asked: list[str]) -> None:
+    suppressed = Suppressed()
+    for lifts, address_hash, scope in orders:
+        if lifts:
+            suppressed.lift(address_hash, scope)
+        else:
+            suppressed.add(address_hash, scope, reason="manual")
+    has_past = [bool(suppressed.past(one, SCOPES)) for one in asked]
+    passing = suppressed.passing(asked)
+
+    assert passing == sorted(set(passing))
+    assert {at for at, has in enumerate(has_past) if has} <= set(passing)
+    assert all(suppressed.may_know(one) for one, has in zip(asked, has_past, strict=True) if has)
+
+
+def test_nearly_nobody_else_passes_the_sieve() -> None:
+    suppressed, chance = Suppressed(), random.Random(1)
+    assert suppressed.passing([ANN]) == []
+    for _ in range(100_000):
+        suppressed.add(chance.randbytes(32).hex(), "platform", reason="hard_bounce")
+    others = [chance.randbytes(32).hex() for _ in range(10_000)]
+
+    assert len(suppressed.passing([None, *others, None])) < 200
+    assert suppressed.passing([None]) == []
+
+
+def test_what_is_over_is_remembered() -> None:
+    suppressed = Suppressed()
+    suppressed.add(ANN, "platform", reason="invalid_recipient", since=100, until=200)
+    suppressed.add(ANN, "tenant:shop", reason="complaint", since=150)
+
+    assert suppressed.past(ANN, SCOPES) == [("invalid_recipient", 100, 200), ("complaint", 150, None)]
+    assert suppressed.past(ANN, ("platform",)) == [("invalid_recipient", 100, 200)]
+    assert suppressed.past(BOB, SCOPES) == suppressed.past("ann@example.com", SCOPES) == []
+
+
+def test_one_whose_time_was_over_begins_anew() -> None:
+    suppressed = Suppressed()
+    suppressed.add(ANN, "platform", reason="invalid_recipient", since=100, until=200)
+    suppressed.add(ANN, "platform", reason="invalid_recipient", since=150, until=300)
+    assert suppressed.past(ANN, SCOPES) == [("invalid_recipient", 100, 300)]
+
+    suppressed.add(ANN, "platform", reason="invalid_recipient", since=400)
+    assert suppressed.past(ANN, SCOPES) == [("invalid_recipient", 400, None)]

@@ -1,0 +1,201 @@
+"""History: results that mean more beside what happened before, as trap signals.
+
+What is remembered is what the suppressions say, those that are over included; which servers answer for look-alikes of
+large providers is remembered by each worker for itself.  A signal is feedback like any other: the tally publishes it,
+gets it back, and counts it once, however often the results come again.
+
+Most results have no history, and are told so in bulk.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Protocol
+
+from agents.suppressing import PLATFORM, tenant_scope
+from policy.providers import of_host
+from policy.replies import category_of, classify
+from policy.tokens import Keys
+from policy.trap_signals import (
+    ALIVE_AGAIN,
+    DAY_MS,
+    REPLY_TEXT,
+    TrapSignal,
+    domain_resurrection,
+    is_alive,
+    is_dead,
+    recycled_signature,
+    reply_text,
+    strongest,
+    typo_domain,
+)
+from policy.traps import TrapFact, domain_hash, is_confirmed
+from policy.typos import likely_domain
+from schemas.delivery import DeliveryResult
+from schemas.feedback import Feedback, FeedbackEvent, Suppression
+from schemas.sending import Campaign
+
+SOURCE = "worker"
+DOMAINS_REMEMBERED = 65_536
+SERVERS_REMEMBERED = 4_096
+LOOK_ALIKES_REMEMBERED = 64  # of one server
+TEXTS_AT_ONCE = 50  # of one frame; replies of one server at one time are much alike
+
+
+class Past(Protocol):
+    """What is known of suppressed addresses and domains."""
+
+    def passing(self, hashes: Sequence[str | None]) -> list[int]:
+        """Which of these, by position, may have a past; all others surely not."""
+
+    def past(self, address_hash: str, scopes: Sequence[str]) -> list[tuple[str, int, int | None]]:
+        """Reason, since and until of each suppression, in force or over."""
+
+
+@dataclass(slots=True)
+class Found:
+    """What the history of some results says: signals, and suppressions that turned out to be wrong."""
+
+    signals: list[Feedback] = field(default_factory=list)
+    lifted: list[Suppression] = field(default_factory=list)
+
+
+class History:
+    """Looks at results beside their past."""
+
+    def __init__(
+        self,
+        past: Past,
+        *,
+        keys: Keys,
+        trap: Callable[[str], TrapFact | None],
+        likely: Callable[[str], str | None] = likely_domain,
+        provider_of_host: Callable[[str], str | None] = of_host,
+    ) -> None:
+        self._past = past
+        self._trap = trap
+        self._likely = likely
+        self._provider_of_host = provider_of_host
+        self._domains = lru_cache(DOMAINS_REMEMBERED)(lambda domain: (domain_hash(keys, domain), likely(domain)))
+        self._answering: OrderedDict[str, dict[str, None]] = OrderedDict()  # server -> look-alikes it answers for
+        self._told: dict[
+            tuple[str, str | None, str], int
+        ] = {}  # campaign, address, provider -> day of a reply's signal
+
+    def domain_hash(self, domain: str) -> str:
+        """What stands for a whole domain."""
+        return self._domains(domain)[0]
+
+    def look_at(self, name: str, results: Sequence[DeliveryResult], campaign: Campaign | None) -> Found:
+        """The signals in a frame of a campaign's results, at most one of each."""
+        found = Found()
+        accepted = [one for one in results if one.outcome == "accepted"]
+        if len(accepted) < len(results):
+            self._replies(name, results, found)
+        suspects = {id(accepted[at]) for at in self._past.passing([one.address_hash for one in accepted])}
+        domains = self._suspect_domains(accepted)
+        if suspects or domains:
+            scopes = tuple(filter(None, (PLATFORM, tenant_scope(campaign))))
+            for result in accepted:
+                if id(result) in suspects or result.domain in domains:
+                    self._accepted(name, result, scopes, found)
+        return found
+
+    def _suspect_domains(self, accepted: Sequence[DeliveryResult]) -> set[str]:
+        """Domains that may have a past, or look like a large provider's."""
+        names = list({one.domain for one in accepted})
+        known = [self._domains(name) if name else ("", None) for name in names]
+        suspect = {names[at] for at in self._past.passing([hashed for hashed, _ in known])}
+        suspect.update(name for name, (_, likely) in zip(names, known, strict=True) if likely is not None)
+        suspect.discard("")
+        return suspect
+
+    def _accepted(self, name: str, result: DeliveryResult, scopes: Sequence[str], found: Found) -> None:
+        hashed = self.domain_hash(result.domain) if result.domain else None
+        if any(self._trap(one) is not None for one in (result.address_hash, hashed) if one is not None):
+            return  # our own listener tells of it, and surely
+        signals: list[TrapSignal | None] = []
+        for one, is_domain in ((result.address_hash, False), (hashed, True)):
+            for reason, since, until in [] if one is None else self._past.past(one, scopes):
+                if not is_dead(reason) or result.at <= since:
+                    continue
+                signal = domain_resurrection if is_domain else recycled_signature
+                signals.append(signal(since, result.at))
+                is_over = until is not None and until <= result.at
+                if one is not None and is_alive(since, result.at) and (is_domain or is_over):
+                    found.lifted.append(_alive(one, result.at))
+        if result.domain and (likely := self._domains(result.domain)[1]) is not None:
+            signals.append(self._look_alike(result, likely))
+        if (best := strongest(signals)) is not None:
+            found.signals.append(_feedback(name, result, best))
+
+    def _look_alike(self, result: DeliveryResult, likely: str) -> TrapSignal | None:
+        """The domain looks like ``likely``; if the same people run its mail servers, it is theirs."""
+        if not result.mx:
+            return None
+        server = result.mx.lower().removesuffix(".")
+        if server.endswith(f".{likely}") or self._provider_of_host(server) is not None:
+            return None
+        domains = self._answering.setdefault(server, {})
+        self._answering.move_to_end(server)
+        if len(domains) < LOOK_ALIKES_REMEMBERED:
+            domains[result.domain] = None
+        if len(self._answering) > SERVERS_REMEMBERED:
+            self._answering.popitem(last=False)
+        return typo_domain(len(domains))
+
+    def _replies(self, name: str, results: Sequence[DeliveryResult], found: Found) -> None:
+        """One signal a day for each of our addresses at each provider: such words are about the address's past."""
+        read = 0
+        for result in results:
+            if result.outcome not in ("bounced", "deferred") or not result.text:
+                continue
+            if category_of(result.class_).counts != "block" or read >= TEXTS_AT_ONCE:
+                continue
+            place, day = (name, result.ip, result.provider), result.at // DAY_MS
+            if self._told.get(place) == day:
+                continue
+            read += 1
+            reading = classify(code=result.code, enhanced=result.enhanced, text=result.text, provider=result.provider)
+            signal = reply_text(reading.trap)
+            if signal is not None:
+                if len(self._told) >= SERVERS_REMEMBERED:
+                    self._told.clear()
+                self._told[place] = day
+                found.signals.append(_feedback(name, result, signal))
+
+
+def identity(event: FeedbackEvent) -> tuple[str, str] | None:
+    """What makes feedback the same as other feedback, which is then not counted again; None: it is always another.
+
+    A suspicion must not take the place of a hit that our own trap reports of the same message.
+    """
+    if event.kind != "trap_hit" or is_confirmed(event.trap):
+        return None if event.message_id is None else (event.message_id, event.kind)
+    if event.source == SOURCE and event.class_ == REPLY_TEXT:
+        return f"{event.ip}|{event.provider}|{event.at // DAY_MS}", f"trap_hit:{REPLY_TEXT}"
+    return None if event.message_id is None else (event.message_id, "trap_hit:suspected")
+
+
+def _feedback(name: str, result: DeliveryResult, signal: TrapSignal) -> Feedback:
+    return Feedback(
+        kind="trap_hit",
+        campaign=name,
+        at=result.at,
+        message_id=result.message_id,
+        sent_at=result.at,
+        address_hash=result.address_hash,
+        provider=result.provider,
+        ip=result.ip,
+        trap=signal.trap,
+        class_=signal.name,
+        code=result.code,
+        text=result.text,
+        source=SOURCE,
+    )
+
+
+def _alive(hashed: str, at: int) -> Suppression:
+    """A suppression that is over as it begins: it takes the place of one that was a mistake."""
+    return Suppression(address_hash=hashed, scope=PLATFORM, reason=ALIVE_AGAIN, since=at, until=at)
