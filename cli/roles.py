@@ -13,6 +13,7 @@ from cli.failures import OutsideFailed, WrongUse
 from cli.lifetime import end_with
 from cli.loops import run as run_on_loop
 from cli.return_path_role import run_return_path
+from cli.rules import put_rules_in_force
 from cli.sender_role import run_sender
 from cli.settings import setting_options
 from policy.settings import Endpoint, Settings, WrongSetting, endpoint, routes
@@ -27,6 +28,7 @@ def _begin(settings: Settings, role: str) -> Keys:
     """What every role does first: logging, when to end, the installation's keys."""
     logs.configure(level=settings.log_level, form=settings.log_format, role=role)
     end_with(settings.exit_with)
+    put_rules_in_force(settings.rules_file)
     return secrets.load_or_make(brokers.secret_file(settings))
 
 
@@ -107,6 +109,7 @@ def controller(settings: Settings) -> None:
     "sender_web",
     "providers",
     "shaping_file",
+    "rules_file",
     "exit_with",
 )
 def sender(settings: Settings, campaign: str, name: str | None) -> None:
@@ -136,6 +139,7 @@ def sender(settings: Settings, campaign: str, name: str | None) -> None:
     "unsubscribe_key",
     "unsubscribe_plain_http",
     "own_domains",
+    "rules_file",
     "trap_domains",
     "parsers",
     "parser_memory_mib",

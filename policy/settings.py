@@ -200,6 +200,9 @@ class Settings:
     shaping_file: Path | None = _setting(
         None, Path, "own limits per provider, TOML, laid over policy/shaping.toml", "path"
     )
+    rules_file: Path | None = _setting(
+        None, Path, "own rules for replies, TOML, asked before policy/replies.toml", "path"
+    )
     own_domains: tuple[str, ...] = _setting(
         (), names, "domains the return path takes mail for, beside the campaigns' return path domains", "domain,…"
     )

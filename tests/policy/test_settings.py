@@ -53,6 +53,7 @@ A_VALUE = {
     "unsubscribe_key": "/etc/mailcordon/unsubscribe.key",
     "unsubscribe_plain_http": "true",
     "shaping_file": "/etc/mailcordon/shaping.toml",
+    "rules_file": "/etc/mailcordon/rules.toml",
     "retries": "60,300,3600",
     "connections": "1000",
     "namespace": "mail",
