@@ -4,7 +4,7 @@ import logging
 
 import click
 
-from cli import campaigns, dead_letters, decisions, egress, roles, send, suppressions, topics
+from cli import campaigns, dead_letters, decisions, egress, roles, rules, send, suppressions, topics
 from cli.demo.command import demo
 
 EXIT_CODES = "Exit codes: 0 done, 1 the answer is no, 2 wrong use, 3 something outside failed."
@@ -56,6 +56,7 @@ for command in (
     decisions.isolate,
     decisions.release,
     suppressions.suppress,
+    rules.rules,
     dead_letters.dead_letters,
     egress.egress,
     topics.topics,
