@@ -157,7 +157,7 @@ class _Desk:
         asked = self._asked
         objections = self._objections(recipient, checked, hashed)
         worst = objections[0] if objections and recipient.released_by is None else None
-        flaw = self._flaw(position, recipient, hashed, worst)
+        flaw = self._flaw(position, recipient, checked, hashed, worst)
         if flaw is not None:
             return _refused(asked, flaw, self._now, message_id, hashed)
         if worst is not None and worst.does == "hold":
@@ -181,17 +181,23 @@ class _Desk:
             return self._template
         return _Flaw("bad_address", f"field recipients[{position}].address {bad.explain}")
 
-    def _flaw(self, position: int, recipient: Recipient, hashed: str, worst: Objection | None) -> _Flaw | None:
+    def _flaw(
+        self, position: int, recipient: Recipient, checked: CheckedAddress, hashed: str, worst: Objection | None
+    ) -> _Flaw | None:
         template = self._template
         if isinstance(template, _Flaw):
             return template
         if worst is not None and worst.does == "refuse":
             return _objection(position, worst)
-        suppression = self._suppressed(hashed)
+        suppression = self._suppressed(hashed) or self._suppressed_domain(checked.domain)
         if suppression is not None:
             return _suppressed_as(position, suppression)
         bad = template.check(recipient.vars)
         return None if bad is None else _Flaw(bad.reason, f"recipients[{position}]: {bad.explain}")
+
+    def _suppressed_domain(self, domain: str) -> str | None:
+        """Why nobody at this domain gets mail."""
+        return None if self._questions is None else self._suppressed(self._questions.domain_hash(domain))
 
 
 def _numbered(request: DecodedRequest) -> Iterator[tuple[int, Recipient]]:

@@ -149,6 +149,10 @@ class Questions:
         self._of_domain = of_domain
         self._domain = domain
 
+    def domain_hash(self, domain: str) -> str:
+        """What stands for a whole domain."""
+        return self._domain(domain).hashed
+
     def objections(self, recipient: Recipient, checked: CheckedAddress, hashed: str, now: int) -> list[Objection]:
         """What the screens have against a recipient, the worst first."""
         domain = self._domain(checked.domain)

@@ -12,6 +12,7 @@ from policy.admission import Admission, admit, derived_message_id
 from policy.screens import Screens
 from policy.templates import BadContent, Template, compile_content
 from policy.tokens import Keys, Ticket, address_hash, read_return_path, return_path
+from policy.traps import domain_hash
 from schemas.codec import DecodedRequest, decode_request
 from schemas.sending import AdmissionPolicy, Campaign, Content, Mailbox, Recipient, Refused, SendRequest, Var
 
@@ -319,6 +320,15 @@ def released(address: str) -> Recipient:
 def test_a_released_message_passes_the_screens_and_is_flagged(does: str) -> None:
     admission = screened(released("ann@gmial.com"), typo_domain=does, disposable="off")
     assert [one.flags for one in admission.messages] == [["typo_domain"]]
+
+
+def test_nobody_at_a_suppressed_domain_gets_mail() -> None:
+    suppressed = {domain_hash(KEYS, "old.example"): "bad_domain"}
+    admission = screened(recipient("ann@OLD.example"), recipient("bob@x.old.example", "m-2"), suppressed=suppressed)
+
+    assert (the_refusal(admission).message_id, the_refusal(admission).reason) == ("m-1", "suppressed")
+    assert "(bad_domain)" in the_refusal(admission).explain
+    assert [one.message_id for one in admission.messages] == ["m-2"]
 
 
 @pytest.mark.parametrize(("reason", "told"), [("complaint", "suppressed"), ("trap_hit", "known_trap")])
