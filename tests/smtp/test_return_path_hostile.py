@@ -10,6 +10,7 @@ from schemas.dead_letters import DeadLetter
 from smtp import return_path_hooks
 from smtp.gate import Limits
 from smtp.reader_process import Unreadable, UnreadReason
+from smtp.return_path_metrics import Metrics
 from tests.smtp.mailroom import DOMAIN, NOW, TRAP, Kafka, counted, running, signed
 from tests.smtp.obedient_reader import EATS_MEMORY, readers_that_obey
 from tests.smtp.wire import FIXTURES, Wire, stuffed, until
@@ -272,8 +273,11 @@ async def test_messages_that_wait_are_bounded() -> None:
 
 
 async def test_a_bomb_in_one_connection_ends_a_reader_and_nothing_else() -> None:
-    kafka = Kafka()
-    async with readers_that_obey() as pool, running(kafka, understand=pool.understand) as listener:
+    kafka, metrics = Kafka(), Metrics()
+    async with (
+        readers_that_obey(observe=metrics.read) as pool,
+        running(kafka, understand=pool.understand, metrics=metrics) as listener,
+    ):
         wires = [await Wire.connect(listener.endpoint) for _ in range(3)]
         said = await asyncio.gather(
             wires[0].deliver("", signed("m-0"), EATS_MEMORY),
@@ -287,6 +291,8 @@ async def test_a_bomb_in_one_connection_ends_a_reader_and_nothing_else() -> None
     assert [one[:3] for one in said] == ["250"] * 3
     assert {one.message_id for one in kafka.feedback} == {"m-1", "m-2", "m-3"}
     assert [one.reason for one in kafka.letters] == ["reader_killed"]
+    assert counted(listener, "unread_total", reason="reader_killed") == 1
+    assert counted(listener, "parser_seconds_count") == 3
 
 
 async def test_a_peer_that_hangs_up_while_kafka_is_slow_takes_nothing_down() -> None:
