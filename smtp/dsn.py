@@ -2,13 +2,18 @@
 
 The truth stands in different places: Postfix copies the remote status, Exim always writes 5.0.0 and keeps the reply
 in Diagnostic-Code, OpenSMTPD has no Diagnostic-Code at all and says it in the text part.  So the reply text comes
-first, then the line of the text part that names the recipient, then Status.
+first, then the lines of the human part that name the recipient, then Status; what is said in words only, in whatever
+language, comes last (``bounce_words.py``).
 """
 
+import itertools
 import re
 
-from smtp.findings import Action, Bounce, Clues, Finding, Unclear, clean
+from smtp.bounce_words import EXPIRED, fold, meant, says
+from smtp.clues import clues_in
+from smtp.findings import Action, Bounce, Clues, Finding, clean
 from smtp.mime import Fields, Message, Part, read_fields
+from smtp.notice import told
 
 STATUS_TYPES = ("message/delivery-status", "message/global-delivery-status")
 RETURNED_TYPES = ("message/rfc822", "text/rfc822-headers", "message/global", "message/global-headers")
@@ -22,28 +27,26 @@ _ACTIONS: dict[str, Action] = {
     "expanded": "expanded",
 }
 _BLANK_LINES = re.compile(r"\n[ \t]{0,20}\n")
-_MAX_NOTICE_LINES = 300
-_MAX_NOTICE_LINE = 400
 _STARTS_WITH_ADDRESS = re.compile(r"\s{0,40}<?([^\s<>@:]{1,64}@[^\s<>@:]{1,255})>?(?::|\s{0,40}\Z)")
 _TYPED = re.compile(r"\A\s{0,20}[A-Za-z0-9-]{1,30}\s{0,5};")
-_REPLY = re.compile(r"(?:\A|\s)([245]\d\d)(?:[ -]+#?([245]\.\d{1,3}\.\d{1,3}))?(?=[\s:;,-]|\Z)")
+_CODES = r"2[0125]\d|4(?:2[0-2]|[3-57]\d)|5(?:0[0-4]|[1-57]\d)"
+_REPLY = re.compile(rf"""(?:\A|[\s'"<\[(>])({_CODES})(?:[ -]+#?([245]\.\d{{1,3}}\.\d{{1,3}}))?(?=[\s:;,)\]'"<>-]|\Z)""")
 _ENHANCED = re.compile(r"(?<![\d.])([245]\.\d{1,3}\.\d{1,3})(?![\d.])")
 _REPEATED = re.compile(r"\s[245]\d\d(?:-(?:[245]\.\d{1,3}\.\d{1,3}\s)?|\s[245]\.\d{1,3}\.\d{1,3}\s)")
-_EXPIRED = re.compile(
-    r"retry time(?:out)? exceeded|retry time not reached|envelope expired|too long in (?:the )?queue"
-    r"|in the queue too long|queue lifetime|delivery time expired|message expired",
-    re.IGNORECASE,
-)
 _NO_SUCH_DOMAIN = re.compile(
     r"host or domain name not found|no such domain|domain (?:does not exist|not found)|unknown mail domain",
     re.IGNORECASE,
 )
 _SUPERSEDED = {"2.0.0", "4.0.0", "5.0.0"}
+_VAGUE = {None, "4.0.0", "4.3.0", "5.0.0", "5.3.0", "5.5.0"}  # codes that say less than any words
+_ABOUT = re.compile(r"(?:generated|expanded) from:?\s{0,5}<?([^\s<>()@]{1,64}@[^\s<>()@]{1,255})>?\)")
+_PASSING = {"4.1", "4.3"}
+_FEW_LETTERS = 4
 _CODE_OF_CLASS = {"2": 250, "4": 450, "5": 550}
 
 
 def findings(message: Message) -> list[Finding] | None:
-    """What the message says as a delivery status notification; None when it has no such part.
+    """What the message says as a delivery status notification; None when no part of it names a recipient so.
 
     Recipients are named as we wrote to them (Original-Recipient), as far as the report says so: a forwarder's address
     is nothing that we know.
@@ -51,25 +54,21 @@ def findings(message: Message) -> list[Finding] | None:
     status = message.first(*STATUS_TYPES)
     if status is None:
         return None
-    notice = message.first("text/plain")
-    told = [line[:_MAX_NOTICE_LINE] for line in (notice.text() if notice else "").split("\n")[:_MAX_NOTICE_LINES]]
-    clues = clues_of(message)
     blocks = [read_fields(block) for block in _BLANK_LINES.split(status.text())[: 2 * MAX_RECIPIENTS]]
-    recipients = [block for block in blocks if block.get("action") or block.get("final-recipient")][:MAX_RECIPIENTS]
+    recipients = [block for block in blocks if _recipient(block) or block.get("action")][:MAX_RECIPIENTS]
     if not recipients:
-        return [Unclear(reason="no_recipient_block", explain="the delivery status names no recipient", clues=clues)]
-    return [_bounce(block, told, clues) for block in recipients]
+        return None
+    notice, copy = told(message)
+    clues = clues_of(message, copy)
+    alone = len({_recipient(block) for block in recipients}) == 1
+    return list(dict.fromkeys(_bounce(block, notice, clues, alone=alone) for block in recipients))
 
 
-def clues_of(message: Message) -> Clues:
-    """Where the returned mail, or what is left of it, names its return path and its Message-ID."""
+def clues_of(message: Message, copy: str = "") -> Clues:
+    """Where the returned mail, or the copy of its header in the text, names its return path and its Message-ID."""
     returned = message.first(*RETURNED_TYPES)
-    if returned is None:
-        return Clues()
-    fields = returned_fields(returned)
-    return Clues(
-        return_paths=tuple(bare(one) for one in fields.all("return-path")), message_id=fields.get("message-id")
-    )
+    fields = returned_fields(returned) if returned is not None else Fields()
+    return clues_in(fields if fields.pairs else read_fields(copy), around=message.fields)
 
 
 def returned_fields(part: Part) -> Fields:
@@ -85,33 +84,70 @@ def bare(address: str) -> str:
 
 
 def read_reply(text: str) -> tuple[int | None, str | None, str]:
-    """Basic code, enhanced code and text of a reply; continuation prefixes such as ``550-5.7.1`` are dropped."""
+    """Basic code, enhanced code and text of a reply; continuation prefixes such as ``550-5.7.1`` are dropped.
+
+    A refusal comes before the good news of a transcript that stands around it.
+    """
     line = clean(text, 1_500)
-    found = _REPLY.search(line[:200])
+    replies = list(itertools.islice(_REPLY.finditer(line), 40))
+    found = next((one for one in replies if one[1][0] != "2"), replies[0] if replies else None)
     code, enhanced = (int(found[1]), found[2]) if found else (None, None)
     if enhanced is None:
-        alone = _ENHANCED.search(line[:200])
+        alone = _ENHANCED.search(line)
         enhanced = alone[1] if alone else None
-    said = line[found.end() :].lstrip(" -:") if found else line
+    said = line[found.end() :].lstrip(" -:)]'\"") if found else line
+    if found and found.start() and sum(map(str.isalpha, said)) < _FEW_LETTERS:
+        said = line  # the words stand in front of the code
     return code, enhanced, _REPEATED.sub(" ", f" {said}").strip()
 
 
 def gave_up_waiting(text: str) -> bool:
     """Whether a text says that a queue gave up after trying for long."""
-    return _EXPIRED.search(text[:1_500]) is not None
+    return says(fold(text[:1_500]), EXPIRED)
 
 
-def _bounce(block: Fields, notice: list[str], clues: Clues) -> Bounce:
-    final = bare(block.get("final-recipient") or "")
-    recipient = bare(block.get("original-recipient") or "") or final or None
-    action = _ACTIONS.get((block.get("action") or "").split(" ")[0].strip().lower(), "failed")
+def in_words(code: int | None, enhanced: str | None, text: str) -> str | None:
+    """The enhanced code, or that of what the text says in words when the code says little."""
+    if enhanced not in _VAGUE or (code is not None and code < 400):
+        return enhanced
+    detail = meant(fold(text[:1_500]))
+    if detail is None:
+        return enhanced
+    leading = code // 100 if code is not None else int(enhanced[0]) if enhanced else 4 if detail in _PASSING else 5
+    return f"{leading}.{detail}"
+
+
+def as_we_wrote(recipient: str | None, text: str) -> str | None:
+    """The address that an alias or a forwarder stood for, where the text says so."""
+    source = _ABOUT.search(text[:1_500])
+    return source[1] if source else recipient
+
+
+def _recipient(block: Fields) -> str | None:
+    return block.get("final-recipient") or block.get("original-recipient") or block.get("x-actual-recipient")
+
+
+def _bounce(block: Fields, notice: list[str], clues: Clues, *, alone: bool) -> Bounce:
+    final = bare(_recipient(block) or "")
+    mentioned = _lines_about(final, notice)
+    recipient = bare(block.get("original-recipient") or "") or as_we_wrote(final or None, mentioned)
+    mentioned = mentioned or _lines_about(recipient, notice)
+    action = _ACTIONS.get(re.split(r"[\s;(]", (block.get("action") or "").strip(), maxsplit=1)[0].lower(), "failed")
     status = _ENHANCED.search(block.get("status") or "")
     diagnostic = _TYPED.sub("", block.get("diagnostic-code") or "", count=1)
-    mentioned = _lines_about(final, notice) or _lines_about(recipient, notice)
     code, enhanced, text = read_reply(diagnostic)
     if not diagnostic.strip() or (code is None and enhanced is None and status and status[1] in _SUPERSEDED):
         code, enhanced, text = read_reply(mentioned)
+    if not text and not status:
+        code, _, text = read_reply(block.get("status") or "")
     enhanced = _most_telling(enhanced, status[1] if status else None)
+    if action == "failed":
+        explained = f"{text} {block.get('status') or ''} {block.get('action') or ''}"
+        if alone and enhanced in _VAGUE and not meant(fold(explained)) and not diagnostic.lower().startswith("smtp"):
+            explained = " ".join(" ".join(notice).split())
+            _, told_code, told_text = read_reply(explained)
+            enhanced, text = told_code or enhanced, told_text if told_code else text
+        enhanced = in_words(code, enhanced, explained)
     temporary = enhanced is not None and enhanced[0] == "4"
     if code is None and enhanced is not None:
         code = _CODE_OF_CLASS[enhanced[0]]

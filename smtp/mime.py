@@ -22,7 +22,25 @@ _LONGEST_TAIL = 80  # blanks that may follow a delimiter on its line
 
 _BOUNDARY = re.compile(r'boundary\s{0,9}=\s{0,9}(?:"([^"]{1,200})"|([^\s;"]{1,200}))', re.IGNORECASE)
 _CHARSET = re.compile(r'charset\s{0,9}=\s{0,9}"?([\w.:-]{1,40})', re.IGNORECASE)
-_CHARSETS = frozenset({"utf-8", "us-ascii", "iso-8859-1", "iso-8859-15", "windows-1252", "iso-2022-jp", "shift_jis"})
+_CHARSETS = {
+    **{f"iso-8859-{n}": f"iso-8859-{n}" for n in (*range(1, 12), *range(13, 17))},
+    **{f"windows-125{n}": f"cp125{n}" for n in range(9)},
+    **{one: one for one in ("utf-8", "utf-16", "utf-16le", "utf-16be", "koi8-r", "koi8-u", "big5", "tis-620", "cp866")},
+    **dict.fromkeys(("gb2312", "gbk", "gb18030", "cp936", "x-gbk", "euc-cn"), "gb18030"),
+    **dict.fromkeys(("euc-jp", "x-euc-jp"), "euc_jp"),
+    **dict.fromkeys(("euc-kr", "ks_c_5601-1987", "cp949", "windows-949"), "cp949"),
+    **dict.fromkeys(("shift_jis", "shift-jis", "sjis", "x-sjis", "windows-31j", "cp932"), "cp932"),
+    **dict.fromkeys(("iso-2022-jp", "iso-2022-jp-1", "iso-2022-jp-2"), "iso2022_jp_2"),
+    "iso-2022-kr": "iso2022_kr",
+    "unicode-1-1-utf-7": "utf-7",
+    "utf-7": "utf-7",
+    "utf8": "utf-8",
+    "iso-8859-8-i": "iso-8859-8",
+    "latin1": "iso-8859-1",
+    "cp1252": "cp1252",
+    "windows-874": "cp874",
+    "macintosh": "mac_roman",
+}  # the names that mail uses; no other codec of Python is ever looked up
 _BLANK_LINE = re.compile(rb"(?:\A|\n)\r?\n")
 
 
@@ -56,15 +74,12 @@ class Part:
     def text(self) -> str:
         """The body as text, decoded, at most ``MAX_TEXT_BYTES`` of it."""
         charset = _CHARSET.search(self.fields.get("content-type") or "")
-        known = charset[1].lower() if charset and charset[1].lower() in _CHARSETS else "utf-8"
-        return self._decoded().decode(known, "replace").replace("\r\n", "\n")
+        return as_text(self._decoded(), charset[1] if charset else "").replace("\r\n", "\n")
 
     def _decoded(self) -> bytes:
         encoding = (self.fields.get("content-transfer-encoding") or "").strip().lower()
         if encoding == "base64":
-            whole = re.sub(rb"[^A-Za-z0-9+/]", b"", self.body[: 2 * MAX_TEXT_BYTES])
-            whole = whole[: len(whole) - (len(whole) % 4 == 1)]  # one digit alone is no byte
-            return binascii.a2b_base64(whole + b"=" * (-len(whole) % 4))[:MAX_TEXT_BYTES]
+            return _from_base64(self.body[: 2 * MAX_TEXT_BYTES])[:MAX_TEXT_BYTES]
         if encoding == "quoted-printable":
             return quopri.decodestring(self.body[: 3 * MAX_TEXT_BYTES])[:MAX_TEXT_BYTES]
         return self.body[:MAX_TEXT_BYTES]
@@ -80,6 +95,26 @@ class Message:
     def first(self, *content_types: str) -> Part | None:
         """The first leaf of one of these types."""
         return next((part for part in self.parts if part.content_type in content_types), None)
+
+
+def as_text(raw: bytes, charset: str) -> str:
+    """Bytes as text; a charset that is unknown, missing or a lie costs letters and never raises."""
+    known = _CHARSETS.get(charset.lower())
+    if known is None:
+        try:
+            return raw.decode("utf-8")
+        except UnicodeDecodeError:
+            return raw.decode("utf-8" if charset else "cp1252", "replace")
+    try:
+        return raw.decode(known, "replace")
+    except (UnicodeError, ValueError):
+        return raw.decode("ascii", "replace")
+
+
+def _from_base64(coded: bytes) -> bytes:
+    whole = re.sub(rb"[^A-Za-z0-9+/]", b"", coded)
+    whole = whole[: len(whole) - (len(whole) % 4 == 1)]  # one digit alone is no byte
+    return binascii.a2b_base64(whole + b"=" * (-len(whole) % 4))
 
 
 def read(raw: bytes) -> Message:

@@ -36,7 +36,7 @@ CAPTURED: dict[str, list[tuple[str, int, str, bool]]] = {
     "exim/001-b_xdis": [("failed", 550, "5.2.1", False)],
     "exim/002-b_xrbl": [("failed", 554, "5.7.1", False)],
     "exim/003-b_xspam": [("failed", 550, "5.7.1", False)],
-    "exim/004-b_xuser": [("failed", 550, "5.0.0", False)],
+    "exim/004-b_xuser": [("failed", 550, "5.1.1", False)],
     "exim/005-b_xmulti": [("failed", 550, "5.1.1", False), ("failed", 550, "5.2.1", False)],
     "exim/006-b_xfull": [("delayed", 452, "4.2.2", False)],
     "exim/007-b_xuser": [("delayed", 450, "4.0.0", False)],
