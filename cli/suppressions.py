@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import datetime as dt
 import re
 import sys
 from collections.abc import Iterator
@@ -15,9 +16,10 @@ from cli import secrets
 from cli.access import chunks, publish, read_to_end, say, with_kafka
 from cli.failures import SaysNo, WrongUse
 from cli.settings import setting_options
-from policy.addresses import BadAddress, check
+from policy.addresses import BadAddress, check, hostname
 from policy.settings import Settings
-from policy.tokens import address_hash
+from policy.tokens import Keys, address_hash
+from policy.traps import domain_hash
 from schemas.codec import Malformed, decode
 from schemas.feedback import Suppression
 from schemas.topics import SUPPRESSIONS
@@ -32,47 +34,57 @@ SCOPE = click.option(
     metavar="SCOPE",
     help="Where it holds: platform, tenant:ID or campaign:ID.",
 )
+UNTIL = click.option(
+    "--until",
+    default=None,
+    metavar="TIME",
+    help="When it ends by itself: 2027-01-31, 2027-01-31T18:00 (UTC) or milliseconds; default: never.",
+)
 
 
 @click.group()
 def suppress() -> None:
-    """Addresses that get no mail, whoever asks.
+    """Addresses and domains that get no mail, whoever asks.
 
     Only keyed hashes are stored, so a list cannot be read back as addresses.
     """
 
 
 @suppress.command()
-@click.argument("addresses", nargs=-1, required=True)
+@click.argument("addresses", nargs=-1, required=True, metavar="ADDRESS|@DOMAIN...")
 @SCOPE
+@UNTIL
 @click.option("--reason", default="manual", show_default=True, help="A word that says why.")
 @setting_options()
-def add(settings: Settings, addresses: tuple[str, ...], scope: str, reason: str) -> None:
-    """Suppress ADDRESSES.
+def add(settings: Settings, addresses: tuple[str, ...], scope: str, until: str | None, reason: str) -> None:
+    """Suppress addresses, or everybody at a domain written as @DOMAIN.
 
     \b
     Examples:
       mailcordon suppress add ann@example.com --reason asked-by-phone
-      mailcordon suppress add ann@example.com --scope campaign:spring-sale
+      mailcordon suppress add ann@example.com --scope campaign:spring-sale --until 2027-01-31
+      mailcordon suppress add @closed.example --reason closed
     """
-    hashes = [_hash(settings, address) for address in addresses]
-    _publish(settings, [_entry(one, scope, reason) for one in hashes])
+    keys = _keys(settings)
+    hashes = [_hash(keys, address) for address in addresses]
+    _publish(settings, [_entry(one, scope, reason, until=_time("until", until)) for one in hashes])
     say(f"{len(hashes)} suppressed in {scope}")
 
 
 @suppress.command()
-@click.argument("addresses", nargs=-1, required=True)
+@click.argument("addresses", nargs=-1, required=True, metavar="ADDRESS|@DOMAIN...")
 @SCOPE
 @setting_options()
 def remove(settings: Settings, addresses: tuple[str, ...], scope: str) -> None:
-    """Lift the suppression of ADDRESSES in one scope.
+    """Lift the suppression of addresses or domains in one scope.
 
     \b
     Example:
       mailcordon suppress remove ann@example.com
     """
     _checked_scope(scope)
-    keys = [f"{_hash(settings, address)}|{scope}" for address in addresses]
+    secret = _keys(settings)
+    keys = [f"{_hash(secret, address)}|{scope}" for address in addresses]
     with_kafka(settings, lambda bootstrap: publish(bootstrap, ((SUPPRESSIONS, key, None) for key in keys)))
     say(f"{len(keys)} lifted in {scope}")
 
@@ -80,13 +92,15 @@ def remove(settings: Settings, addresses: tuple[str, ...], scope: str) -> None:
 @suppress.command(name="import")
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @SCOPE
+@UNTIL
 @click.option("--reason", default="import", show_default=True, help="For rows without a reason of their own.")
 @setting_options()
-def import_(settings: Settings, file: Path, scope: str, reason: str) -> None:
+def import_(settings: Settings, file: Path, scope: str, until: str | None, reason: str) -> None:
     """Suppress every row of a CSV file.
 
-    Columns: address (or address_hash, as exported), and optionally scope and reason.  A row that is no address
-    is named and skipped; then the exit code is 1.
+    Columns: address (an address or @domain) or address_hash, as exported, and optionally scope, reason, since and
+    until; options stand in for empty cells, and now for an empty since.  What was exported comes back as it was.  A row
+    that is wrong is named and skipped; then the exit code is 1.
 
     \b
     Example:
@@ -94,10 +108,11 @@ def import_(settings: Settings, file: Path, scope: str, reason: str) -> None:
     """
     skipped: list[str] = []
     total = 0
+    others = _entry("", scope, reason, until=_time("until", until))
 
     async def work(bootstrap: str) -> int:
         done = 0
-        for part in chunks(_rows(settings, file, scope, reason, skipped), 5_000):
+        for part in chunks(_rows(settings, file, others, skipped), 5_000):
             await publish(bootstrap, ((SUPPRESSIONS, f"{one.address_hash}|{one.scope}", one) for one in part))
             done += len(part)
             say(f"{done:,} ...")
@@ -140,7 +155,9 @@ def export(settings: Settings, output: Path | None) -> None:
         writer = csv.writer(out)
         writer.writerow(["address_hash", "scope", "reason", "since", "until"])
         for one in held.values():
-            writer.writerow([one.address_hash, one.scope, one.reason, one.since, one.until or ""])
+            writer.writerow(
+                [one.address_hash, one.scope, one.reason, one.since, "" if one.until is None else one.until]
+            )
     say(f"{len(held):,} suppressions written")
 
 
@@ -149,8 +166,9 @@ def _publish(settings: Settings, entries: list[Suppression]) -> None:
     with_kafka(settings, lambda bootstrap: publish(bootstrap, keyed))
 
 
-def _entry(hashed: str, scope: str, reason: str) -> Suppression:
-    return Suppression(address_hash=hashed, scope=_checked_scope(scope), reason=reason, since=now_ms())
+def _entry(hashed: str, scope: str, reason: str, *, since: int | None = None, until: int | None = None) -> Suppression:
+    begins = now_ms() if since is None else since
+    return Suppression(address_hash=hashed, scope=_checked_scope(scope), reason=reason, since=begins, until=until)
 
 
 def _checked_scope(scope: str) -> str:
@@ -159,35 +177,59 @@ def _checked_scope(scope: str) -> str:
     return scope
 
 
-def _hash(settings: Settings, address: str) -> str:
+def _time(name: str, text: str | None) -> int | None:
+    """Milliseconds, or a day or a minute in UTC; None for nothing."""
+    if not text:
+        return None
+    if text.isascii() and text.isdigit():
+        return int(text)
+    try:
+        moment = dt.datetime.fromisoformat(text)
+    except ValueError:
+        raise WrongUse(f"{name} {text!r}: expected a day like 2027-01-31, a time, or milliseconds since 1970") from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=dt.UTC)
+    return max(0, round(moment.timestamp() * 1000))
+
+
+def _keys(settings: Settings) -> Keys:
+    return secrets.load_or_make(brokers.secret_file(settings))
+
+
+def _hash(keys: Keys, address: str) -> str:
     if _HASH.match(address):
         return address
+    if address.startswith("@"):
+        name = hostname(address[1:])
+        if name is None or "." not in name:
+            raise WrongUse(f"{address!r} is no domain; write @ and a whole domain, as in @closed.example")
+        return domain_hash(keys, name)
     checked = check(address)
     if isinstance(checked, BadAddress):
         raise WrongUse(f"{address!r} is no e-mail address: {checked.explain}")
-    return address_hash(secrets.load_or_make(brokers.secret_file(settings)), checked.address)
+    return address_hash(keys, checked.address)
 
 
-def _rows(settings: Settings, file: Path, scope: str, reason: str, skipped: list[str]) -> Iterator[Suppression]:
-    keys = secrets.load_or_make(brokers.secret_file(settings))
+def _rows(settings: Settings, file: Path, others: Suppression, skipped: list[str]) -> Iterator[Suppression]:
+    """The rows that can be meant; cells that are empty or missing are as in ``others``."""
+    keys = _keys(settings)
     try:
         with file.open(newline="", encoding="utf-8-sig") as text:
             rows = csv.DictReader(text)
-            column = next(
-                (name for name in rows.fieldnames or [] if name in ("address", "email", "address_hash")), None
-            )
+            column = next((name for name in rows.fieldnames or [] if name in _ADDRESS_COLUMNS), None)
             if column is None:
                 raise WrongUse(f"{file} has no column address, email or address_hash in its first line")
             for row in rows:
-                given = (row[column] or "").strip()
-                checked = check(given)
-                if _HASH.match(given):
-                    hashed = given
-                elif isinstance(checked, BadAddress):
-                    skipped.append(f"{file}, line {rows.line_num}: {checked.explain}")
-                    continue
-                else:
-                    hashed = address_hash(keys, checked.address)
-                yield _entry(hashed, row.get("scope") or scope, row.get("reason") or reason)
+                try:
+                    since, until = _time("since", row.get("since")), _time("until", row.get("until"))
+                    yield _entry(
+                        _hash(keys, (row[column] or "").strip()),
+                        row.get("scope") or others.scope,
+                        row.get("reason") or others.reason,
+                        since=since,
+                        until=others.until if until is None else until,
+                    )
+                except WrongUse as wrong:
+                    skipped.append(f"{file}, line {rows.line_num}: {wrong.message}")
     except (OSError, UnicodeDecodeError, csv.Error) as wrong:
         raise WrongUse(f"{file}: {wrong}") from wrong

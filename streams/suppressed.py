@@ -23,6 +23,7 @@ _BITS = bytes(1 << bit for bit in range(8))
 _REASON_BITS = 16
 _REASON_MASK = (1 << _REASON_BITS) - 1
 _SINCE_LIMIT = (1 << 46) - 1  # ms since the epoch, until the year 4199
+_UNTIL_LIMIT = (1 << 64) - 1
 _OTHER = "other"
 
 
@@ -54,7 +55,7 @@ class Suppressed:
             begins = known >> _REASON_BITS
         held.put(digest, begins << _REASON_BITS | self._number(reason))
         if until is not None:
-            self._until.setdefault(scope, HashedNumbers()).put(digest, max(until, 0))
+            self._until.setdefault(scope, HashedNumbers()).put(digest, min(max(until, 0), _UNTIL_LIMIT))
         elif scope in self._until:
             self._drop(self._until, scope, digest)
 
