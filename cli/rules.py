@@ -118,4 +118,4 @@ def _print(said: Explained) -> None:
     if said.would:
         click.echo(f"dry run   {said.would} would have decided")
     if said.others:
-        click.echo(f"fitted    {', '.join(said.others)}, but later in the order")
+        click.echo(f"fitted    {', '.join(said.others)}, but later")

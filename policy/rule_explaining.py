@@ -74,9 +74,11 @@ def explain(book: RuleBook, reply: str, provider: str = "other") -> Explained:
         counts=category.counts,
         trap=reading.trap,
         follows=tuple(follows(reading, category)),
-        others=tuple(f"{one.rule.id} ({one.rule.category})" for one in fitting if one.rule.id != reading.rule)[
-            :_MOST_OTHERS
-        ],
+        others=tuple(
+            f"{one.rule.id} ({one.rule.category})"
+            for one in fitting
+            if one.rule.id != reading.rule and not one.rule.dry_run
+        )[:_MOST_OTHERS],
         would=f"{reading.would[0]} ({reading.would[1]})" if reading.would else None,
     )
 
