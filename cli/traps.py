@@ -16,13 +16,14 @@ from cli import secrets
 from cli.access import chunks, publish, say, with_kafka
 from cli.failures import SaysNo, WrongUse
 from cli.settings import setting_options
-from cli.views import moment, print_json
+from cli.views import catalogue_of, moment, print_json
+from policy import snds
 from policy.addresses import BadAddress, check, hostname
 from policy.settings import Settings
 from policy.tokens import Keys, address_hash
 from policy.traps import What, domain_hash
-from schemas.feedback import RegisteredTrap
-from schemas.topics import TRAPS
+from schemas.feedback import Feedback, RegisteredTrap
+from schemas.topics import CAMPAIGNS, FEEDBACK, TRAPS
 from streams.traps import registered
 
 _HASH = re.compile(r"[0-9a-f]{64}\Z")
@@ -31,6 +32,8 @@ OwnKind = Literal["pristine", "recycled", "typo"]
 KINDS: tuple[str, ...] = get_args(OwnKind)
 WHATS: tuple[str, ...] = get_args(What)
 MAX_PLANTED, MAX_NOTE = 200, 500
+DAY_MS = 86_400_000
+WEEK_MS = 7 * DAY_MS
 KIND = click.option("--kind", type=click.Choice(KINDS), default="pristine", show_default=True, help="Which kind.")
 PLANTED = click.option("--planted", default="", metavar="WHERE", help="Where it was planted: a page, a form, a list.")
 
@@ -154,6 +157,78 @@ def list_(settings: Settings, *, as_json: bool) -> None:
         click.echo(f"{line}  ({_printable(one.note)})" if one.note else line)
     counts = Counter(one.kind for one in found)
     say(f"{len(found):,} traps: {', '.join(f'{number:,} {kind}' for kind, number in sorted(counts.items()))}")
+
+
+@traps.command(name="import-snds")
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--campaign", required=True, metavar="CAMPAIGN", help="Whose mail went out from these addresses then.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be counted.")
+@setting_options()
+def import_snds(settings: Settings, file: Path, campaign: str, *, dry_run: bool) -> None:
+    """Count the trap hits that Microsoft's SNDS saw, per sending address and day.
+
+    Nobody tells which messages they were: each is a suspected hit, which can throttle a campaign and not isolate it.
+    The file's first line names the columns.  Importing a file again counts what is new in it.  Days older than the
+    longest window, a week, count nowhere.
+
+    \b
+    Example:
+      mailcordon traps import-snds snds.csv --campaign spring-sale
+    """
+    counts, skipped = _snds(file)
+    events = [_suspected(campaign, one, name) for one in counts for name in one.names]
+    old = sum(now_ms() - one.at > WEEK_MS for one in counts)
+
+    async def work(bootstrap: str) -> None:
+        async with catalogue_of(bootstrap, CAMPAIGNS) as catalogue:
+            if campaign not in catalogue.campaigns:
+                raise SaysNo(f"there is no campaign {campaign!r}; `mailcordon status` lists them")
+        for part in chunks(events, 5_000):
+            await publish(bootstrap, ((FEEDBACK, campaign, one) for one in part))
+
+    if not dry_run:
+        with_kafka(settings, work)
+    said = "would be told of" if dry_run else "told of"
+    say(f"{campaign} {said} {len(events):,} hits on {len(counts):,} days of an address, {len(skipped):,} rows skipped")
+    if old:
+        say(f"{old:,} of these days are over for more than a week and count nowhere")
+    for line in skipped[:20]:
+        say(line)
+    if skipped:
+        raise SaysNo(f"{len(skipped)} rows of {file} were skipped")
+
+
+def _snds(file: Path) -> tuple[list[snds.TrapCount], list[str]]:
+    counts: list[snds.TrapCount] = []
+    skipped: list[str] = []
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as text:
+            for one in snds.read(text):
+                if isinstance(one, snds.WrongRow):
+                    skipped.append(f"{file}, line {one.line}: {one.explain}")
+                elif one.at > now_ms() + DAY_MS:
+                    skipped.append(f"{file}: {one.ip}: the day has not been yet")
+                else:
+                    counts.append(one)
+    except (OSError, UnicodeDecodeError, csv.Error, snds.WrongFile) as wrong:
+        raise WrongUse(f"{file}: {wrong}") from wrong
+    return counts, skipped
+
+
+def _suspected(campaign: str, count: snds.TrapCount, name: str) -> Feedback:
+    at = min(count.at, now_ms())
+    return Feedback(
+        kind="trap_hit",
+        campaign=campaign,
+        at=at,
+        sent_at=at,
+        message_id=name,
+        provider=snds.PROVIDER,
+        ip=count.ip,
+        trap=snds.SIGNAL.trap,
+        class_=snds.SIGNAL.name,
+        source="import",
+    )
 
 
 def _named(keys: Keys, target: str) -> tuple[str, What]:

@@ -1,6 +1,7 @@
 """The commands of the trap registry, on a real broker, and what stands in its topic."""
 
 import asyncio
+import datetime as dt
 import json
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,17 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from cli.access import publish
 from cli.kafka import EmbeddedKafka
 from cli.main import main
 from cli.secrets import load_or_make
 from policy.settings import Settings
 from policy.tokens import address_hash
 from policy.traps import domain_hash
-from schemas.topics import TRAPS
+from schemas.codec import decode
+from schemas.feedback import Feedback, Trap
+from schemas.sending import Campaign, Mailbox
+from schemas.topics import CAMPAIGNS, FEEDBACK, TRAPS
 from streams.reading import to_the_end
 from streams.topics import create
 
@@ -34,6 +39,14 @@ class Shell:
         result = self("list", "--json")
         assert result.exit_code == 0, result.output
         return {one["hash"]: one for one in map(json.loads, result.stdout.splitlines())}
+
+    def feedback(self, campaign: str) -> list[Feedback]:
+        async def read() -> list[Feedback]:
+            found = [one async for one in to_the_end(self.bootstrap, FEEDBACK, within_s=20)]
+            decoded = [decode(Feedback, one.value) for one in found if one.key == campaign.encode()]
+            return [one for one in decoded if isinstance(one, Feedback)]
+
+        return asyncio.run(read())
 
     def raw(self) -> bytes:
         async def read() -> bytes:
@@ -135,3 +148,41 @@ def test_a_file_without_a_column_for_traps_is_wrong_use(shell: Shell, tmp_path: 
     result = shell("import", str(file))
 
     assert (result.exit_code, "no column address" in result.output) == (2, True)
+
+
+def snds(folder: Path, rows: str) -> str:
+    file = folder / "snds.csv"
+    file.write_text(f"IP Address,Activity period end,Trap hits\n{rows}")
+    return str(file)
+
+
+def test_counts_of_hits_become_suspected_hits_of_a_campaign(shell: Shell, tmp_path: Path, unique: str) -> None:
+    apply = Campaign(campaign=unique, from_=Mailbox(address="news@shop.example"), return_path_domain="b.shop.example")
+    asyncio.run(publish(shell.bootstrap, [(CAMPAIGNS, unique, apply)]))
+    today = dt.datetime.now(dt.UTC).date().isoformat()
+    file = snds(tmp_path, f"192.0.2.1,{today},2\n192.0.2.2,{today},1\n192.0.2.3,2020-01-01,1\nnonsense,{today},1\n")
+
+    dry = shell("import-snds", file, "--campaign", unique, "--dry-run")
+    assert (dry.exit_code, shell.feedback(unique)) == (1, [])
+    result = shell("import-snds", file, "--campaign", unique)
+
+    assert result.exit_code == 1  # a row was skipped
+    assert "told of 4 hits on 3 days of an address, 1 rows skipped" in result.stderr
+    assert "1 of these days are over for more than a week" in result.stderr
+    told = shell.feedback(unique)
+    assert sorted((one.ip, one.message_id) for one in told) == [
+        ("192.0.2.1", f"snds-192.0.2.1-{today}-1"),
+        ("192.0.2.1", f"snds-192.0.2.1-{today}-2"),
+        ("192.0.2.2", f"snds-192.0.2.2-{today}-1"),
+        ("192.0.2.3", "snds-192.0.2.3-2020-01-01-1"),
+    ]
+    assert {(one.kind, one.source, one.class_, one.provider, one.trap) for one in told} == {
+        ("trap_hit", "import", "snds", "microsoft", Trap(kind="suspected", strength=0.8))
+    }
+
+
+def test_counts_for_a_campaign_that_nobody_knows_are_not_told(shell: Shell, tmp_path: Path, unique: str) -> None:
+    result = shell("import-snds", snds(tmp_path, "192.0.2.1,2020-01-01,1\n"), "--campaign", unique)
+
+    assert (result.exit_code, f"there is no campaign '{unique}'" in result.output) == (1, True)
+    assert shell.feedback(unique) == []
