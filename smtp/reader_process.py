@@ -149,10 +149,13 @@ class _Reader:
             raise
 
     async def read(self, raw: bytes) -> Read:
+        loop = asyncio.get_running_loop()
+        left_s = self._message_s  # for all tries together: the peer waits
         for _ in range(_TRIES):
             await self.start()
+            began = loop.time()
             try:
-                async with asyncio.timeout(self._message_s):
+                async with asyncio.timeout(left_s):
                     await self._say(raw[:MAX_MESSAGE_BYTES])
                     said, findings = answer(await self._answer())
             except TimeoutError:
@@ -172,6 +175,7 @@ class _Reader:
                 if said.mistake:
                     outcome = Unreadable("reader_failed", f"reading it failed: {said.mistake}")
                 return Read(outcome, cpu_s=said.cpu_s, peak_kib=said.peak_kib)
+            left_s -= loop.time() - began
             _log.warning("reader ended over a message", exit_code=code)
         return Read(Unreadable("reader_killed", self._death(code)))
 
