@@ -20,6 +20,7 @@ from benchmarks._harness import Json, Spread, machine, parser
 ROOT = Path(__file__).resolve().parents[1]
 TRUTH = ROOT / "tests/smtp/fixtures/truth.toml"
 READERS = ("ours", "flufl")
+READER = [sys.executable, "-m", "benchmarks._classify_reader"]
 READER_WITHIN_S = 600
 RUNS = 5
 EXAMPLES = """\
@@ -65,7 +66,7 @@ def main() -> int:
     turns: dict[str, list[tuple[list[Read], float]]] = {reader: [] for reader in READERS}
     for _ in range(asked.runs):
         for reader in READERS:
-            turns[reader].append(_turn(reader, paths))
+            turns[reader].append(turn(reader, paths))
     outcomes = {
         reader: Outcome(
             score(told[0][0], truth),
@@ -92,7 +93,7 @@ def _mails(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.suffix.lower() == ".eml" and path.is_file()]
 
 
-def _turn(reader: str, paths: Sequence[Path]) -> tuple[list[Read], float]:
+def turn(reader: str, paths: Sequence[Path]) -> tuple[list[Read], float]:
     """Every file read once; a reader that dies is a crash of the file that it had, and another one goes on."""
     reads: list[Read] = []
     cpu_s = 0.0
@@ -100,7 +101,7 @@ def _turn(reader: str, paths: Sequence[Path]) -> tuple[list[Read], float]:
         left = paths[len(reads) :]
         try:
             done = subprocess.run(
-                [sys.executable, "-m", "benchmarks._classify_reader", reader],
+                [*READER, reader],
                 input="\n".join(map(str, (path.resolve() for path in left))),
                 cwd=ROOT,
                 capture_output=True,

@@ -22,7 +22,7 @@ _LONGEST_TAIL = 80  # blanks that may follow a delimiter on its line
 
 _BOUNDARY = re.compile(r'boundary\s{0,9}=\s{0,9}(?:"([^"]{1,200})"|([^\s;"]{1,200}))', re.IGNORECASE)
 _CHARSET = re.compile(r'charset\s{0,9}=\s{0,9}"?([\w.:-]{1,40})', re.IGNORECASE)
-_CHARSETS = {
+CHARSETS = {
     **{f"iso-8859-{n}": f"iso-8859-{n}" for n in (*range(1, 12), *range(13, 17))},
     **{f"windows-125{n}": f"cp125{n}" for n in range(9)},
     **{one: one for one in ("utf-8", "utf-16", "utf-16le", "utf-16be", "koi8-r", "koi8-u", "big5", "tis-620", "cp866")},
@@ -99,7 +99,7 @@ class Message:
 
 def as_text(raw: bytes, charset: str) -> str:
     """Bytes as text; a charset that is unknown, missing or a lie costs letters and never raises."""
-    known = _CHARSETS.get(charset.lower())
+    known = CHARSETS.get(charset.lower())
     if known is None:
         try:
             return raw.decode("utf-8")

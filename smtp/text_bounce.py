@@ -23,7 +23,7 @@ _DOMAIN = re.compile(r"[\w-]{1,63}(?:\.[\w-]{1,63}){1,20}")
 _DECORATION = re.compile(r"[\s>*\u2022<\"'\[(-]*(?:smtp:|rfc822;\s?|mailto:)?<?", re.IGNORECASE)
 _OTHERS = re.compile(  # what stands before an address that nobody bounced from
     r"(?<![^\W\d_])(?<!generated )(?<!expanded )"
-    r"(?:from|sender|reply-to|return-path|message-id|contact|helpdesk|support|mail to|write to|questions?|cc|subject"
+    r"(?:from|sender|reply-to|return-path|message-id|contact|helpdesk|support|write to|questions?|cc|subject"
     r"|von|absender|de|da|expediteur|remitente|mittente|remetente|para contactar)\s?:?\s?[\"'<(]{0,3}\Z",
     re.IGNORECASE,
 )

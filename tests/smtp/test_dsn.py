@@ -153,6 +153,64 @@ def test_fields_are_read_as_servers_write_them(block: str, expected: tuple[str, 
     assert (bounce.recipient, bounce.code, bounce.enhanced) == expected
 
 
+@pytest.mark.parametrize(
+    ("block", "notice", "expected"),
+    [
+        pytest.param(
+            "Final-Recipient: rfc822; ann@example.com\nAction: failed\nStatus: 5.0.0 (recipient reached disk quota)",
+            "Sorry.",
+            (550, "5.2.2"),
+            id="in the comment of the status",
+        ),
+        pytest.param(
+            "Final-Recipient: rfc822; ann@example.com\nAction: failure\n"
+            "Status: 553 Exceeded maximum inbound message size",
+            "Sorry.",
+            (553, "5.3.4"),
+            id="in a status that is a reply",
+        ),
+        pytest.param(
+            "Final-Recipient: rfc822; ann@example.com\nAction: failed\nStatus: 5.0.0",
+            "Es gibt ein Problem.\nDer Empfänger ist unbekannt: Empfänger unbekannt",
+            (550, "5.1.1"),
+            id="in words of another language",
+        ),
+        pytest.param(
+            "Final-Recipient: rfc822; ann@example.com\nAction: failed\nStatus: 5.0.0\n"
+            "Diagnostic-Code: smtp; 550 blocked, user unknown or not",
+            "Sorry.",
+            (550, "5.7.1"),
+            id="a block before everything that accuses",
+        ),
+        pytest.param(
+            "Final-Recipient: rfc822; ann@example.com\nAction: failed\nStatus: 5.0.0",
+            "Sorry.",
+            (550, "5.0.0"),
+            id="nowhere",
+        ),
+    ],
+)
+def test_a_status_that_says_nothing_is_explained_by_words(block: str, notice: str, expected: tuple[int, str]) -> None:
+    (bounce,) = _bounces(_report(block, notice))
+
+    assert (bounce.code, bounce.enhanced) == expected
+
+
+def test_the_same_said_eleven_times_is_said_once() -> None:
+    block = "Final-Recipient: rfc822; ann@example.com\nAction: failed\nStatus: 5.1.1\n\n" * 11
+
+    assert len(_bounces(_report(block))) == 1
+
+
+def test_a_forwarders_address_is_traced_to_the_one_we_wrote_to() -> None:
+    block = "Action: failed\nFinal-Recipient: rfc822; fwd@other.example\nStatus: 5.0.0"
+    notice = "Failed:\n\n  fwd@other.example\n    (generated from ann@example.com)\n    Unrouteable address"
+
+    (bounce,) = _bounces(_report(block, notice))
+
+    assert (bounce.recipient, bounce.enhanced) == ("ann@example.com", "5.1.1")
+
+
 def test_a_status_without_recipients_is_unclear() -> None:
     (finding,) = understand(_report("X-Nothing: here"))
 
@@ -174,6 +232,11 @@ def test_a_thousand_recipients_are_cut_to_a_hundred() -> None:
         ("host mx said: 452 4.2.2 full (in reply)", (452, "4.2.2", "full (in reply)")),
         ("Sorry, no mailbox here. (#5.1.1)", (None, "5.1.1", "Sorry, no mailbox here. (#5.1.1)")),
         ("421", (421, None, "")),
+        ("Remote Server returned '550 5.1.10 RecipientNotFound'", (550, "5.1.10", "RecipientNotFound'")),
+        ("<mx.example #5.1.1 smtp; 550 no such user>", (550, "5.1.1", "no such user>")),
+        ("220 hello 250 ok 552 5.2.2 full", (552, "5.2.2", "full")),
+        ("mailbox unavailable [SMTP Error Code 550]", (550, None, "mailbox unavailable [SMTP Error Code 550]")),
+        ("a list of 560 guests, 499 of them", (None, None, "a list of 560 guests, 499 of them")),
         ("connection timed out", (None, None, "connection timed out")),
         ("", (None, None, "")),
     ],

@@ -104,3 +104,43 @@ def test_what_stands_behind_the_first_bytes_is_not_looked_at() -> None:
     raw = b"Content-Type: multipart/mixed; boundary=b\n\n--b\n\nx\n" + b"a" * mime.MAX_BYTES + b"\n--b\n\ny\n"
 
     assert len(read(raw).parts) == 1
+
+
+@pytest.mark.parametrize(
+    ("charset", "text"),
+    [
+        ("ISO-8859-2", "doručit"),
+        ("windows-1251", "почта"),
+        ("koi8-r", "почта"),
+        ("gb2312", "退信"),
+        ("GBK", "退信"),
+        ("big5", "退信"),
+        ("euc-jp", "配信"),
+        ("shift_jis", "配信"),
+        ("iso-2022-jp", "配信"),
+        ("euc-kr", "반송"),
+        ("utf-16", "mail"),
+    ],
+)
+def test_charsets_of_the_world_are_read(charset: str, text: str) -> None:
+    header = f"Content-Type: text/plain; charset={charset}\n\n".encode()
+
+    assert read(header + text.encode(charset)).parts[0].text() == text
+
+
+def test_eight_bits_without_a_charset_are_utf_8_if_they_can_be_and_western_otherwise() -> None:
+    assert mime.as_text("grün".encode(), "") == mime.as_text("grün".encode("latin-1"), "") == "grün"
+
+
+@given(
+    st.sampled_from(sorted(mime.CHARSETS)), st.binary(max_size=80) | st.just(b"\x1b$)C\x0e\xff\x1b$B\xff+AAA-\xd8\x00")
+)
+def test_a_charset_that_lies_costs_letters_and_never_raises(charset: str, noise: bytes) -> None:
+    assert isinstance(mime.as_text(noise, charset), str)
+
+
+@pytest.mark.parametrize(
+    "charset", ["zip", "rot13", "unicode_escape", "hex", "idna", "punycode", "undefined", "x" * 40]
+)
+def test_a_codec_of_python_that_is_no_charset_of_mail_is_never_used(charset: str) -> None:
+    assert mime.as_text(b"\\x41", charset) == "\\x41"
