@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Protocol
 
 from agents.suppressing import PLATFORM, tenant_scope
+from policy.hashed import Sieve
 from policy.providers import of_host
 from policy.replies import category_of, classify
 from policy.tokens import Keys
@@ -37,7 +38,7 @@ from schemas.feedback import Feedback, FeedbackEvent, Suppression
 from schemas.sending import Campaign
 
 SOURCE = "worker"
-DOMAINS_REMEMBERED = 65_536
+DOMAINS_REMEMBERED = 16_384
 SERVERS_REMEMBERED = 4_096
 LOOK_ALIKES_REMEMBERED = 64  # of one server
 TEXTS_AT_ONCE = 50  # of one frame; replies of one server at one time are much alike
@@ -46,8 +47,12 @@ TEXTS_AT_ONCE = 50  # of one frame; replies of one server at one time are much a
 class Past(Protocol):
     """What is known of suppressed addresses and domains."""
 
-    def passing(self, hashes: Sequence[str | None]) -> list[int]:
-        """Which of these, by position, may have a past; all others surely not."""
+    @property
+    def ending(self) -> Sieve:
+        """Lets pass the addresses whose suppression had an end."""
+
+    on_domain: Callable[[str], None] | None
+    """Called with the hash of each domain that is suppressed."""
 
     def past(self, address_hash: str, scopes: Sequence[str]) -> list[tuple[str, int, int | None]]:
         """Reason, since and until of each suppression, in force or over."""
@@ -77,7 +82,10 @@ class History:
         self._trap = trap
         self._likely = likely
         self._provider_of_host = provider_of_host
+        self._plain: set[str] = {""}  # domains that have no past and look like nobody else's
+        self._names: dict[str, str] = {}  # of those, by hash
         self._domains = lru_cache(DOMAINS_REMEMBERED)(lambda domain: (domain_hash(keys, domain), likely(domain)))
+        past.on_domain = self._doubt
         self._answering: OrderedDict[str, dict[str, None]] = OrderedDict()  # server -> look-alikes it answers for
         self._told: dict[
             tuple[str, str | None, str], int
@@ -87,29 +95,46 @@ class History:
         """What stands for a whole domain."""
         return self._domains(domain)[0]
 
-    def look_at(self, name: str, results: Sequence[DeliveryResult], campaign: Campaign | None) -> Found:
-        """The signals in a frame of a campaign's results, at most one of each."""
+    def look_at(
+        self,
+        name: str,
+        results: Sequence[DeliveryResult],
+        refused: Sequence[DeliveryResult],
+        campaign: Campaign | None,
+    ) -> Found:
+        """The signals in a frame of a campaign's results, at most one of each; ``refused`` are those not accepted."""
         found = Found()
-        accepted = [one for one in results if one.outcome == "accepted"]
-        if len(accepted) < len(results):
-            self._replies(name, results, found)
-        suspects = {id(accepted[at]) for at in self._past.passing([one.address_hash for one in accepted])}
-        domains = self._suspect_domains(accepted)
+        if refused:
+            self._replies(name, refused, found)
+        domains = self._suspect({one.domain for one in results})
+        ending = self._past.ending
+        hashes = [] if ending.is_empty else [one.address_hash for one in results]
+        suspects = {id(results[at]) for at in ending.passing(hashes)}
         if suspects or domains:
             scopes = tuple(filter(None, (PLATFORM, tenant_scope(campaign))))
-            for result in accepted:
-                if id(result) in suspects or result.domain in domains:
+            for result in results:
+                if result.outcome == "accepted" and (id(result) in suspects or result.domain in domains):
                     self._accepted(name, result, scopes, found)
         return found
 
-    def _suspect_domains(self, accepted: Sequence[DeliveryResult]) -> set[str]:
+    def _suspect(self, names: set[str]) -> set[str]:
         """Domains that may have a past, or look like a large provider's."""
-        names = list({one.domain for one in accepted})
-        known = [self._domains(name) if name else ("", None) for name in names]
-        suspect = {names[at] for at in self._past.passing([hashed for hashed, _ in known])}
-        suspect.update(name for name, (_, likely) in zip(names, known, strict=True) if likely is not None)
-        suspect.discard("")
+        suspect = names - self._plain
+        for name in list(suspect):
+            hashed, likely = self._domains(name)
+            if likely is None and not self._past.past(hashed, (PLATFORM,)):
+                if len(self._plain) > DOMAINS_REMEMBERED:
+                    self._plain, self._names = {""}, {}
+                self._plain.add(name)
+                self._names[hashed] = name
+                suspect.discard(name)
         return suspect
+
+    def _doubt(self, hashed: str) -> None:
+        """A domain was suppressed just now."""
+        name = self._names.pop(hashed, None)
+        if name is not None:
+            self._plain.discard(name)
 
     def _accepted(self, name: str, result: DeliveryResult, scopes: Sequence[str], found: Found) -> None:
         hashed = self.domain_hash(result.domain) if result.domain else None
@@ -118,12 +143,11 @@ class History:
         signals: list[TrapSignal | None] = []
         for one, is_domain in ((result.address_hash, False), (hashed, True)):
             for reason, since, until in [] if one is None else self._past.past(one, scopes):
-                if not is_dead(reason) or result.at <= since:
-                    continue
+                if not is_dead(reason) or result.at <= since or until is None or (until > result.at and not is_domain):
+                    continue  # mail that was on its way when the address was suppressed
                 signal = domain_resurrection if is_domain else recycled_signature
                 signals.append(signal(since, result.at))
-                is_over = until is not None and until <= result.at
-                if one is not None and is_alive(since, result.at) and (is_domain or is_over):
+                if one is not None and is_alive(since, result.at):
                     found.lifted.append(_alive(one, result.at))
         if result.domain and (likely := self._domains(result.domain)[1]) is not None:
             signals.append(self._look_alike(result, likely))
@@ -145,10 +169,10 @@ class History:
             self._answering.popitem(last=False)
         return typo_domain(len(domains))
 
-    def _replies(self, name: str, results: Sequence[DeliveryResult], found: Found) -> None:
+    def _replies(self, name: str, refused: Sequence[DeliveryResult], found: Found) -> None:
         """One signal a day for each of our addresses at each provider: such words are about the address's past."""
         read = 0
-        for result in results:
+        for result in refused:
             if result.outcome not in ("bounced", "deferred") or not result.text:
                 continue
             if category_of(result.class_).counts != "block" or read >= TEXTS_AT_ONCE:

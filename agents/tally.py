@@ -119,13 +119,9 @@ class Tally:
         """What results leave behind, and what they say beside what others left; of repeats the same."""
         campaign = self._known.campaigns.get(frame.campaign)
         tenant, domain_hash = tenant_scope(campaign), self._history.domain_hash
-        left_behind = [
-            one
-            for result in frame.results
-            if result.outcome == "bounced"
-            for one in from_result(result, tenant, domain_hash)
-        ]
-        return left_behind, self._history.look_at(frame.campaign, frame.results, campaign)
+        refused = [result for result in frame.results if result.outcome != "accepted"]
+        left_behind = [one for result in refused for one in from_result(result, tenant, domain_hash)]
+        return left_behind, self._history.look_at(frame.campaign, frame.results, refused, campaign)
 
     def _count_results(self, message: Message, frame: DeliveryFrame) -> bool:
         """Count a frame in its panes, where it was not counted before; answers whether its clock was ahead."""

@@ -3,23 +3,19 @@
 Of an address hash 64 bits are kept.  Among a million suppressions one address in 10**13 is taken for a suppressed
 one by that; it gets no mail, which is the side to err on.
 
-Nearly every address that is asked for is suppressed nowhere.  A sieve says so with one look, whatever the scopes: a
-bit for each hash that was ever suppressed.  With a million suppressions it lets three in a hundred others pass, for
-which the tables are asked in vain.  Bits are never taken back, so lifting costs nothing.
+Nearly every address that is asked for is suppressed nowhere.  A sieve says so with one look, whatever the scopes.
 
 What is over is remembered: an address that was dead and takes mail again is worth a word (:meth:`Suppressed.past`).
-A whole domain is suppressed like an address, by the hash of ``@`` and the domain.
+A whole domain is suppressed like an address, by the hash of ``@`` and the domain, and always with an end.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
-from policy.hashed import HashedNumbers
+from policy.hashed import HashedNumbers, Sieve
+from policy.trap_signals import BAD_DOMAIN, is_dead
 
 _DIGEST_BYTES = 16  # that a hash has at least; the first half of them is kept
 _DIGITS = _DIGEST_BYTES  # of the half that is kept
-_SIEVE_BYTES = 1 << 22  # a power of two
-_SIEVE_MASK = _SIEVE_BYTES - 1
-_BITS = bytes(1 << bit for bit in range(8))
 _REASON_BITS = 16
 _REASON_MASK = (1 << _REASON_BITS) - 1
 _SINCE_LIMIT = (1 << 46) - 1  # ms since the epoch, until the year 4199
@@ -28,14 +24,20 @@ _OTHER = "other"
 
 
 class Suppressed:
-    """Digests per scope, each with its reason and its beginning, and with its end where it has one."""
+    """Digests per scope, each with its reason and its beginning, and with its end where it has one.
+
+    ``ending`` lets pass dead addresses with an end, which alone can come back.  ``on_domain`` hears the hash of each
+    domain that is suppressed: there are few, and many results have the same.
+    """
 
     def __init__(self) -> None:
         self._scopes: dict[str, HashedNumbers] = {}  # scope -> digest -> since and reason in one number
         self._until: dict[str, HashedNumbers] = {}  # only those that end by themselves
         self._reasons: list[str] = []  # each once, however many have it
         self._numbers: dict[str, int] = {}
-        self._sieve = bytearray(_SIEVE_BYTES)  # costs no memory where it was never written to
+        self._all = Sieve(_DIGITS)
+        self.ending = Sieve(_DIGITS)
+        self.on_domain: Callable[[str], None] | None = None
 
     def __len__(self) -> int:
         return sum(map(len, self._scopes.values()))
@@ -47,14 +49,18 @@ class Suppressed:
         """
         digest = _digest(address_hash)
         held = self._scopes.setdefault(scope, HashedNumbers())
-        place = hash(address_hash[:_DIGITS].lower())
-        self._sieve[place >> 3 & _SIEVE_MASK] |= _BITS[place & 7]
+        self._all.add(address_hash.lower())
         known = held.get(digest)
         begins = min(max(since, 0), _SINCE_LIMIT)
         if known is not None and not self._was_over(digest, scope, since):
             begins = known >> _REASON_BITS
         held.put(digest, begins << _REASON_BITS | self._number(reason))
         if until is not None:
+            if reason == BAD_DOMAIN:
+                if self.on_domain is not None:
+                    self.on_domain(address_hash)
+            elif is_dead(reason):
+                self.ending.add(address_hash.lower())
             self._until.setdefault(scope, HashedNumbers()).put(digest, min(max(until, 0), _UNTIL_LIMIT))
         elif scope in self._until:
             self._drop(self._until, scope, digest)
@@ -81,11 +87,10 @@ class Suppressed:
         A text that is no address hash, as this project writes them, is nobody's and suppressed nowhere.
         """
         held = [(self._scopes[scope], self._until.get(scope)) for scope in scopes if scope in self._scopes]
-        reasons, sieve = self._reasons, self._sieve
+        reasons, known = self._reasons, self._all
 
         def reason(address_hash: str) -> str | None:
-            place = hash(address_hash[:_DIGITS])
-            if not sieve[place >> 3 & _SIEVE_MASK] & _BITS[place & 7]:
+            if address_hash not in known:
                 return None
             try:
                 digest = _digest(address_hash)
@@ -104,19 +109,7 @@ class Suppressed:
 
     def may_know(self, address_hash: str) -> bool:
         """False: it is suppressed nowhere, and never was."""
-        place = hash(address_hash[:_DIGITS])
-        return bool(self._sieve[place >> 3 & _SIEVE_MASK] & _BITS[place & 7])
-
-    def passing(self, hashes: Sequence[str | None]) -> list[int]:
-        """Which of these, by position, may be suppressed somewhere or have been; all others surely not."""
-        if not self._scopes:
-            return []
-        sieve = self._sieve
-        return [
-            position
-            for position, one in enumerate(hashes)
-            if one is not None and sieve[(place := hash(one[:_DIGITS])) >> 3 & _SIEVE_MASK] & _BITS[place & 7]
-        ]
+        return address_hash in self._all
 
     def past(self, address_hash: str, scopes: Iterable[str]) -> list[tuple[str, int, int | None]]:
         """What is remembered of an address: reason, since and until, whether it is in force or over."""
@@ -137,7 +130,7 @@ class Suppressed:
     def bytes_used(self) -> int:
         """How much memory all of it takes, but for some words."""
         tables = sum(held.bytes_used() for scopes in (self._scopes, self._until) for held in scopes.values())
-        return tables + (_SIEVE_BYTES if self._scopes else 0)
+        return tables + sum(sieve.bytes_used() for sieve in (self._all, self.ending))
 
     @staticmethod
     def _drop(scopes: dict[str, HashedNumbers], scope: str, digest: int) -> None:

@@ -1,7 +1,9 @@
+import random
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policy.hashed import HashedNumbers
+from policy.hashed import HashedNumbers, Sieve
 
 KEYS = st.integers(1, 40).map(lambda number: number * 64) | st.integers(1, 2**64 - 1)  # many of one shard
 ORDERS = st.lists(st.tuples(KEYS, st.none() | st.integers(0, 2**64 - 1)), max_size=200)
@@ -21,3 +23,30 @@ def test_it_behaves_as_a_dictionary(orders: list[tuple[int, int | None]]) -> Non
     assert dict(numbers) == model
     assert len(numbers) == len(model)
     assert all(numbers.get(key) == model.get(key) for key, _ in orders)
+
+
+TEXTS = st.lists(st.text(alphabet="0123456789abcdef", min_size=1, max_size=20))
+
+
+@given(TEXTS, TEXTS)
+def test_a_sieve_lets_pass_whatever_was_put_in(put: list[str], asked: list[str]) -> None:
+    sieve = Sieve(16)
+    for text in put:
+        sieve.add(text)
+    passing = set(sieve.passing([*put, None, *asked]))
+
+    assert set(range(len(put))) <= passing
+    assert len(put) not in passing
+    assert all(text in sieve for text in put)
+    assert sieve.is_empty is not bool(put)
+
+
+def test_a_sieve_holds_back_nearly_everything_else() -> None:
+    chance = random.Random(1)
+    sieve = Sieve(16)
+    others = [chance.randbytes(32).hex() for _ in range(10_000)]
+    assert sieve.passing(others) == []
+    for _ in range(200_000):
+        sieve.add(chance.randbytes(32).hex())
+
+    assert len(sieve.passing(others)) < 200
