@@ -234,13 +234,13 @@ def read_return_path(keys: Keys, address: str, *, now: int, max_age_s: int = 30 
     return _ticket(said, now=now, max_age_s=max_age_s)
 
 
-def return_paths_in(text: str) -> list[str]:
+def return_paths_in(text: str, *, limit: int = _MAX_WRAPPED) -> list[str]:
     """What looks like the local part of a return path, inside of what others made of it; at most three.
 
     Forwarders wrap it (``SRS0=…=…=domain=b+…@``), BATV puts ``prvs=…=`` before it, ORCPT writes ``+2B`` for the plus
     (RFC 3461 4), web forms ``%2B``; for servers that do not take a plus there may be a minus.
     """
-    found = dict.fromkeys(f"{_PREFIX}{token}" for token in _WRAPPED.findall(text[:_MAX_WRAPPED]))
+    found = dict.fromkeys(f"{_PREFIX}{token}" for token in _WRAPPED.findall(text[:limit]))
     return list(found)[:3]
 
 

@@ -16,10 +16,22 @@ Action = Literal["failed", "delayed", "delivered", "relayed", "expanded"]
 
 @dataclass(frozen=True, slots=True)
 class Clues:
-    """Where the message that came back may be recognised: addresses that may be signed return paths, best first."""
+    """Where the message that came back may be recognised.
+
+    ``return_paths`` are texts that may hold a signed return path, best first; ``links`` may be tokens of unsubscribe
+    links; ``message_id`` is the last one of the returned mail, ``references`` are others.  What follows is unsigned:
+    ``addressees`` are whom it may have been sent to, ``dated`` is when, in ms, and ``feedback_id`` and
+    ``campaign_name`` name a campaign.
+    """
 
     return_paths: tuple[str, ...] = ()
     message_id: str | None = None
+    references: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
+    addressees: tuple[str, ...] = ()
+    dated: int | None = None
+    feedback_id: str | None = None
+    campaign_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +53,31 @@ class Bounce:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A mailbox provider tells what a user thought of a message (RFC 5965); ``type`` is its Feedback-Type."""
+    """A mailbox provider tells what a user thought of a message (RFC 5965); ``type`` is its Feedback-Type.
+
+    ``incidents`` is how many such reports it stands for, ``arrived_at`` when the message came, in ms, and ``domain``
+    whom the report is about; all as the reporter says.
+    """
 
     type: str
     recipient: str | None
     source_ip: str | None
     clues: Clues = Clues()
+    incidents: int = 1
+    arrived_at: int | None = None
+    domain: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class AutoReply:
-    """A robot answered for a person; nothing bounced."""
+    """A robot answered for a person; nothing bounced.
+
+    ``what`` it is: an absence note or the like, a question whether we are human, or a receipt of a help desk.
+    """
 
     subject: str
     clues: Clues = Clues()
+    what: Literal["reply", "challenge", "receipt"] = "reply"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,12 @@
 can be moved into a child process without a change.
 """
 
-from smtp import arf, auto_reply, dsn, text_bounce
-from smtp.findings import Finding, Unclear
-from smtp.mime import TooComplexError, read
+from dataclasses import replace
+
+from smtp import arf, auto_reply, bounces, dsn, junk_reports, last_resort
+from smtp.clues import are_empty, clues_anywhere
+from smtp.findings import Clues, Finding, Unclear
+from smtp.mime import Message, TooComplexError, read
 
 
 def understand(raw: bytes) -> list[Finding]:
@@ -14,12 +17,40 @@ def understand(raw: bytes) -> list[Finding]:
     """
     try:
         message = read(raw)
+        return _with_clues(_findings(message), message)
     except TooComplexError as bound:
         return [Unclear(reason="too_complex", explain=f"not read: {bound}")]
-    reported = arf.findings(message) or dsn.findings(message) or text_bounce.findings(message)
+
+
+def _findings(message: Message) -> list[Finding]:
+    reported = (
+        arf.findings(message) or dsn.findings(message) or junk_reports.findings(message) or bounces.findings(message)
+    )
     if reported:
         return reported
     automatic = auto_reply.finding(message)
     if automatic is not None:
         return [automatic]
+    named = last_resort.findings(message)
+    if named:
+        return named
     return [Unclear(reason="unrecognised", explain="neither a bounce, nor a report, nor an automatic reply")]
+
+
+def _with_clues(findings: list[Finding], message: Message) -> list[Finding]:
+    """Where the form told nothing that could be signed, whatever looks like ours anywhere in the text."""
+    if not all(are_empty(one.clues) for one in findings):
+        return findings
+    anywhere = clues_anywhere(message)
+    if anywhere == Clues():
+        return findings
+    return [replace(one, clues=_joined(one.clues, anywhere)) for one in findings]
+
+
+def _joined(clues: Clues, more: Clues) -> Clues:
+    return replace(
+        clues,
+        return_paths=clues.return_paths + more.return_paths,
+        references=clues.references + more.references,
+        links=more.links,
+    )
