@@ -54,6 +54,10 @@ def _spin() -> None:
         pass
 
 
+def _write() -> None:
+    os.write(os.open(Path(__file__).parent, os.O_TMPFILE | os.O_RDWR), b"x")
+
+
 def _fail() -> None:
     raise RecursionError
 
@@ -72,7 +76,7 @@ _ORDERS: dict[bytes, Callable[[], object]] = {
     b"crash": lambda: os.kill(os.getpid(), signal.SIGSEGV),
     b"babble": lambda: os.write(_outbox(), b"\x00\x00\x00\x04\xc1\xc1\xc1\xc1"),
     b"lie": lambda: os.write(_outbox(), b"\xff\xff\xff\xff"),
-    b"write": lambda: Path("/tmp/written-by-a-reader").write_text("x"),  # noqa: S108 - that it cannot is tested
+    b"write": _write,
     b"fail": _fail,
 }
 
