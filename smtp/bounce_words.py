@@ -28,7 +28,10 @@ def fold(text: str) -> str:
 
 def says(folded: str, phrases: Phrases) -> bool:
     """Whether one of the phrases stands in a folded text."""
-    return any(phrase in folded for phrase in phrases)
+    for phrase in phrases:  # noqa: SIM110 - a third of the time of any()
+        if phrase in folded:
+            return True
+    return False
 
 
 def meant(folded: str) -> str | None:

@@ -153,7 +153,8 @@ def _bounce(block: Fields, notice: list[str], clues: Clues, *, alone: bool) -> B
         code = _CODE_OF_CLASS[enhanced[0]]
     elif code is not None:
         temporary = 400 <= code < 500
-    if code is not None and 500 <= code < 600 and _NO_SUCH_DOMAIN.search(text[:500]):
+    is_about_us = enhanced is not None and enhanced.endswith((".1.7", ".1.8"))
+    if code is not None and 500 <= code < 600 and _NO_SUCH_DOMAIN.search(text[:500]) and not is_about_us:
         enhanced = "5.1.2"  # Postfix writes 5.4.4 for a domain that DNS denies; what DNS only cannot tell is 4.4.3
     given_up = gave_up_waiting(diagnostic) or gave_up_waiting(mentioned)
     if action == "delayed" and given_up:
