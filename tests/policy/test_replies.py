@@ -249,10 +249,11 @@ def test_what_is_our_fault_is_never_taken_for_a_dead_address(category: str, repl
     if category_of(category).kind not in ("block", "config") or category == "policy_block":
         return
     _, _, text = split(reply)
-    for code, enhanced in ((550, "5.1.1"), (550, None), (554, "5.0.0"), (None, None)):
-        for provider in ("other", "google", "microsoft", "qq", "apple"):
-            reading = classify(code=code, enhanced=enhanced, text=text, provider=provider)
-            assert not reading.suppress, (code, enhanced, provider, reading)
+    for code, enhanced in ((550, "5.1.1"), (550, None), (554, "5.2.1"), (None, "5.0.0"), (None, None)):
+        for said in (text, f"{text} user unknown", f"no such user; {text}", f"the mailbox {text} is closed"):
+            for provider in ("other", "google", "microsoft", "qq", "apple"):
+                reading = classify(code=code, enhanced=enhanced, text=said, provider=provider)
+                assert not reading.suppress, (code, enhanced, said, provider, reading)
 
 
 def test_every_shipped_rule_reads_its_own_samples() -> None:
