@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from policy.naming import campaign_name
-from policy.tokens import address_hash, message_token
+from policy.tokens import address_hash, message_id_header, message_token, unsubscribe_token
 from schemas.codec import decode, encode
 from schemas.dead_letters import DeadLetter
 from schemas.feedback import Feedback
@@ -313,3 +313,68 @@ def test_a_long_message_id_that_nothing_tells_has_a_stable_stand_in() -> None:
     assert isinstance(first, Feedback)
     assert isinstance(second, Feedback)
     assert first.message_id == second.message_id == message_token("an id / that is no atom and longer than twenty")
+
+
+MARKED = message_id_header(KEYS, campaign="bought-list", message_id="m-5", domain="shop.example")
+FORGED = message_id_header(OTHER_KEYS, campaign="bought-list", message_id="m-5", domain="shop.example")
+LINK = unsubscribe_token(
+    KEYS,
+    campaign="bought-list",
+    message_id="m-5",
+    address_hash=address_hash(KEYS, "ann@hotmail.example"),
+    sent_at=SENT_AT,
+)
+
+
+def _jmrp(header: str) -> bytes:
+    return (
+        "From: staff@hotmail.example\nSubject: complaint about message from 192.0.2.10\nMIME-Version: 1.0\n"
+        "Content-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: message/rfc822\n\n"
+        f"X-HmXmrOriginalRecipient: victim@hotmail.example\nFrom: news@shop.example\n{header}\n\nbuy\n--b--\n"
+    ).encode()
+
+
+@pytest.mark.parametrize(
+    ("header", "hashed"),
+    [
+        pytest.param(f"Message-ID: {MARKED}", None, id="Message-ID"),
+        pytest.param(f"Message-ID: <x@gateway.example>\nMessage-ID: {MARKED}", None, id="the last Message-ID"),
+        pytest.param(
+            f"List-Unsubscribe: <https://u.example/{LINK}>",
+            address_hash(KEYS, "ann@hotmail.example"),
+            id="unsubscribe link",
+        ),
+    ],
+)
+def test_a_complaint_is_tied_to_its_message_and_suppresses_nobody_else(header: str, hashed: str | None) -> None:
+    (event,) = _meant(_jmrp(header), rcpt="fbl@fbl.shop.example")
+
+    assert isinstance(event, Feedback)
+    assert (event.kind, event.campaign, event.message_id, event.ip) == ("complaint", "bought-list", "m-5", "192.0.2.10")
+    assert event.address_hash == hashed
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        pytest.param(f"Message-ID: {FORGED}", "message_id_bad_signature", id="forged"),
+        pytest.param(f"Message-ID: {MARKED}\nDate: Tue, 24 Nov 2020 02:00:00 +0000", "message_id_expired", id="old"),
+        pytest.param(
+            f"Feedback-ID: {campaign_name('bought-list')}:t:bulk:mailcordon", "no_signed_return_path", id="only named"
+        ),
+    ],
+)
+def test_a_complaint_that_proves_nothing_is_a_dead_letter(header: str, reason: str) -> None:
+    (letter,) = _meant(_jmrp(header), rcpt="fbl@fbl.shop.example")
+
+    assert isinstance(letter, DeadLetter)
+    assert letter.reason == reason
+    assert ("names_campaign" in letter.headers) == (reason == "no_signed_return_path")
+
+
+def test_an_automatic_reply_by_any_name_swallows_no_bounce() -> None:
+    for name in EXPECTED:
+        if name.startswith("dsn/"):
+            raw = (FIXTURES / f"{name}.eml").read_bytes()
+            marked = b"X-Autoreply: yes\nAuto-Submitted: auto-replied\nX-BoxTrapper: 1\n" + raw
+            assert _told(_meant(marked)) == _told(_meant(raw))
