@@ -74,7 +74,7 @@ FLOW: tuple[Step, ...] = (
     Step("application", "send", topics.FEEDBACK, "reports signals from webhooks, imports and people"),
     Step("worker.tally", "receive", topics.RESULTS, "counts results once"),
     Step("worker.tally", "receive", topics.FEEDBACK, "counts signals once, in the minute in which the mail was sent"),
-    Step("worker.tally", "send", topics.FEEDBACK, "passes on signals that came under another key"),
+    Step("worker.tally", "send", topics.FEEDBACK, "trap signals in results; signals that came under another key"),
     Step(
         "worker.tally", "send", topics.SUPPRESSIONS, "suppresses addresses that bounced for good, complained, are traps"
     ),
