@@ -176,9 +176,11 @@ async def test_an_address_that_was_dead_for_half_a_year_and_takes_mail_is_a_sign
     result = DeliveryResult(message_id="m-1", outcome="accepted", at=now - 1_000, address_hash=hashed, ip="192.0.2.1")
     frame = DeliveryFrame(campaign=unique, sender="s-0", covers=[], results=[result])
 
+    seen = asyncio.Event()
+
     async def again() -> None:
         """The worker reads suppressions beside the results: until it has seen this one."""
-        while True:
+        while not seen.is_set():
             await plant.publish((RESULTS, unique, frame), (RESULTS, unique, frame))
 
     publishing = asyncio.create_task(again())
@@ -187,7 +189,8 @@ async def test_an_address_that_was_dead_for_half_a_year_and_takes_mail_is_a_sign
             FEEDBACK, lambda found: len(found) > 1, lambda one: one.campaign == unique
         )
     finally:
-        publishing.cancel()
+        seen.set()
+        await publishing
     assert {(one.class_, one.source, one.ip, one.message_id) for one in signals} == {
         ("recycled_signature", "worker", "192.0.2.1", "m-1")
     }
