@@ -32,8 +32,10 @@ from policy.typos import likely_domain
 from schemas.sending import AdmissionPolicy, Campaign
 from schemas.topics import SUPPRESSIONS, TRAPS
 from smtp.domain_checks import DomainChecks, DomainReport, clusters
+from streams.admin import admin
 from streams.catalogue import Catalogue
 
+ANSWER_WITHIN_S = 5.0
 _PART = 2_000  # rows whose domains are asked together
 _EVERY_S = 1.0
 _LOOK_ALIKES = 10_000
@@ -171,6 +173,8 @@ async def _installation(settings: Settings, known: bool | None) -> AsyncIterator
         return
     async with contextlib.AsyncExitStack() as stack:
         try:
+            async with admin(bootstrap, within_s=ANSWER_WITHIN_S):
+                pass  # an answer soon, instead of the patience of who follows topics
             catalogue = await stack.enter_async_context(catalogue_of(bootstrap, SUPPRESSIONS, TRAPS))
         except (aiokafka.errors.KafkaError, TimeoutError, OSError) as silent:
             why = f"Kafka at {bootstrap} did not answer ({type(silent).__name__})"

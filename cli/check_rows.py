@@ -141,12 +141,12 @@ def _cell(row: Row, at: int | None) -> str:
 
 def with_dns(answer: Answer, report: DomainReport | None) -> Answer:
     """The answer, or what the DNS says if that is worse."""
-    if report is None or report.verdict == "good" or answer.verdict in {"refuse", "hold"}:
+    if report is None or report.verdict == "good" or answer.verdict == "refuse":
         return answer
     worst = max(report.findings, key=lambda one: one.strength)
     if report.verdict == "bad":
         return replace(answer, verdict="refuse", reason=worst.kind, explain=f"the address's domain {worst.explain}")
-    if answer.verdict == "flag":
+    if answer.verdict != "ok":
         return answer
     explain = f"the address's domain {worst.explain} (strength {worst.strength:.1f})"
     return replace(
