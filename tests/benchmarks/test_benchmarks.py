@@ -16,14 +16,17 @@ from benchmarks._plain_validate import Outbound, Request, checked
 ROOT = Path(__file__).parents[2]
 BENCHES = sorted((ROOT / "benchmarks").glob("[a-z]*.py"))
 SMALLEST = {
+    "admission": ["--addresses", "2000", "--plain-addresses", "500"],
     "sender": ["--messages", "20", "--plain-messages", "5", "--connections", "2", "--sink", "own", "--only", "stage"],
     "streams": ["--campaigns", "2", "--requests", "4", "--frames", "4", "--size", "5", "--messages", "10"],
 }
 KEYS = {
+    "admission": {"addresses_per_cpu_s", "with_screens_per_cpu_s"},
     "sender": {"stage", "stage_10kb", "stage_100kb", "stage_20ms"},
     "streams": {"validate_route", "tally_judge"},
 }
 RATIOS = {
+    "admission": {"addresses_per_cpu_s_vs_email_validator", "with_screens_per_cpu_s_vs_email_validator"},
     "sender": {"stage_vs_plain", "stage_vs_plain_10kb", "stage_vs_plain_100kb", "stage_vs_plain_20ms"},
     "streams": {"validate_route_vs_plain", "tally_judge_vs_plain"},
 }
