@@ -4,7 +4,20 @@ import logging
 
 import click
 
-from cli import campaigns, dead_letters, decisions, egress, roles, rules, send, suppressions, topics
+from cli import (
+    campaigns,
+    check,
+    dead_letters,
+    decisions,
+    egress,
+    held,
+    roles,
+    rules,
+    send,
+    suppressions,
+    topics,
+    traps,
+)
 from cli.demo.command import demo
 
 EXIT_CODES = "Exit codes: 0 done, 1 the answer is no, 2 wrong use, 3 something outside failed."
@@ -51,12 +64,15 @@ for command in (
     campaigns.campaign,
     campaigns.content,
     send.send,
+    check.check,
+    held.held,
     decisions.status,
     decisions.why,
     decisions.isolate,
     decisions.release,
     suppressions.suppress,
     rules.rules,
+    traps.traps,
     dead_letters.dead_letters,
     egress.egress,
     topics.topics,
