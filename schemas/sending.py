@@ -142,7 +142,8 @@ class Refused(Record, frozen=True, kw_only=True, tag_field="v", tag=1):
 class HeldMessage(Record, frozen=True, kw_only=True, tag_field="v", tag=1):
     """A message that waits for somebody's decision.  Topic ``mail.send.held``; a tombstone says that it was made.
 
-    ``request`` asks for this one message again: releasing it means to publish it, with ``released_by`` in its recipient.
+    ``request`` asks for this one message again: releasing it means to publish that, with ``released_by`` in its
+    recipient.
     """
 
     campaign: CampaignId

@@ -5,11 +5,14 @@ from typing import assert_never
 
 from policy.templates import BadContent, BadVariables, Rendered, Template
 from policy.tokens import Keys, message_id_header, return_path, unsubscribe_token
+from policy.traps import domain_hash
 from policy.unsubscribing import link
 from schemas.sending import Campaign, OutboundMessage
 from smtp.attempts import Envelope, UnsafeEnvelope
 from smtp.dkim import Key, Signer
 from smtp.messages import Letterhead, Message, Unsendable, from_domain
+
+_MOST_DOMAINS = 10_000
 
 FindKeys = Callable[[str], Sequence[Key]]
 
@@ -23,6 +26,16 @@ class Composer:
         self._campaign: Campaign | None = None
         self._letterhead: Letterhead | None = None
         self._signer = Signer(())
+        self._domains: dict[str, str] = {}
+
+    def domain_hash(self, domain: str) -> str:
+        """What stands for every address of a domain in suppressions; those of the newest domains are remembered."""
+        known = self._domains.get(domain)
+        if known is None:
+            if len(self._domains) >= _MOST_DOMAINS:
+                self._domains.clear()
+            known = self._domains[domain] = domain_hash(self._keys, domain)
+        return known
 
     def envelope(
         self,

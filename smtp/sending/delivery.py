@@ -131,7 +131,9 @@ class Delivery:
         if campaign.in_doubt == "hold" and job.key in job.lane.memory.doubtful:  # it said `resend` when it was queued
             self.conclude_in_doubt(job)
             return True
-        if reason := self._board.suppressed(job.message.address_hash, campaign.campaign):
+        suppressed, of_domain = self._board.suppressed, self._composer.domain_hash(job.domain)
+        reason = suppressed(job.message.address_hash, campaign.campaign) or suppressed(of_domain, campaign.campaign)
+        if reason:
             self._settle(job, self._known(job).result("suppressed", category=reason))
             return True
         return False

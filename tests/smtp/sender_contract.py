@@ -12,6 +12,7 @@ import pytest
 from policy.naming import outbound_topic
 from policy.settings import Endpoint
 from policy.tokens import Keys, read_return_path
+from policy.traps import domain_hash
 from schemas.codec import encode
 from schemas.delivery import FINAL, DeliveryFrame, DeliveryResult, LedgerEntry
 from schemas.reputation import Control
@@ -486,6 +487,17 @@ class SenderContract:
         assert (await stage.told())["m-sue"][0].class_ == "complaint"
         assert [taken.recipient for taken in server.taken] == [b"ann@example.com"]
 
+    async def test_nobody_at_a_suppressed_domain_gets_mail(self, stage: Stage) -> None:
+        stage.control()
+        stage.board.suppressions[domain_hash(KEYS, "gone.example")] = "bad_domain"
+        async with scripted(Script()) as server:
+            await stage.send("ann", domain="Gone.Example")
+            await stage.send("bob")
+            async with stage.sender(server.endpoint):
+                assert await stage.has_outcomes(2) == {"m-ann": "suppressed", "m-bob": "accepted"}
+        assert (await stage.told())["m-ann"][0].class_ == "bad_domain"
+        assert [taken.recipient for taken in server.taken] == [b"bob@example.com"]
+
     async def test_a_message_waits_for_its_time(self, stage: Stage) -> None:
         stage.control()
         async with scripted(Script()) as server:
@@ -625,12 +637,11 @@ class SenderContract:
         stage.control(may_send=False)
         await stage.world.append(0, LedgerEntry(sender="old", at=1, intents=["m-ann"]))
         await stage.send("ann", "bob")
-        async with scripted(Script()) as server:
-            async with stage.sender(server.endpoint) as running:
-                await until(lambda: running.sender.is_ready and running.sender._lanes.unfinished == 2)
-                stage.campaign(in_doubt="hold")
-                stage.control()
-                assert await stage.has_outcomes(2) == {"m-ann": "in_doubt", "m-bob": "accepted"}
+        async with scripted(Script()) as server, stage.sender(server.endpoint) as running:
+            await until(lambda: running.sender.is_ready and running.sender._lanes.unfinished == 2)
+            stage.campaign(in_doubt="hold")
+            stage.control()
+            assert await stage.has_outcomes(2) == {"m-ann": "in_doubt", "m-bob": "accepted"}
         assert [taken.recipient for taken in server.taken] == [b"bob@example.com"]
 
     async def test_results_that_may_not_have_been_published_are_published_again_as_the_same(self, stage: Stage) -> None:
