@@ -90,7 +90,7 @@ def replay(
         chosen = _chosen(await read_kept(bootstrap), topic, reason)
         if ids:
             chosen = [one for one in chosen if _id(one) in ids]
-        mails = [one for one in chosen if one.letter.topic.startswith("smtp:")]
+        mails = [one for one in chosen if one.letter.topic.startswith(("smtp:", "webhook:"))]
         records = [one for one in chosen if one not in mails]
         return await put_back(bootstrap, records, again=again), mails
 
@@ -98,7 +98,7 @@ def replay(
     for one in done:
         click.echo(f"{_id(one)} put back into {one.letter.topic}")
     for one in mails:
-        say(f"{_id(one)} came in by SMTP, not from a topic: it stays where it is")
+        say(f"{_id(one)} did not come from a topic but from outside: it stays where it is")
     if not done:
         raise SaysNo("nothing was put back: no such dead letters, or they were put back before (see --again)")
 

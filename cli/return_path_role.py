@@ -13,6 +13,7 @@ import structlog
 from cli.access import producer
 from cli.failures import WrongUse
 from cli.lifetime import told_to_end
+from cli.webhooks import webhooks_taken
 from policy.providers import Providers
 from policy.settings import Settings
 from policy.tokens import Keys
@@ -83,7 +84,7 @@ async def run_return_path(
             await probe.start()
             log.info("metrics and health", port=probe.port)
             try:
-                async with _listening(web):
+                async with _listening(web), webhooks_taken(settings, context, publish, metrics.registry):
                     await told_to_end()
             finally:
                 await probe.stop()

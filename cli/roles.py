@@ -138,6 +138,8 @@ def sender(settings: Settings, campaign: str, name: str | None) -> None:
     "unsubscribe_certificate",
     "unsubscribe_key",
     "unsubscribe_plain_http",
+    "webhooks",
+    "webhooks_file",
     "own_domains",
     "rules_file",
     "trap_domains",

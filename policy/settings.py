@@ -242,6 +242,12 @@ class Settings:
         64, _whole(16, 4096), "memory that reading one message may take, beyond what an idle parser has", "MiB"
     )
     parser_s: int = _setting(5, _whole(1, 15), "time that reading one message may take", "seconds")
+    webhooks: Endpoint | None = _setting(
+        None, endpoint, "where the return path takes webhooks of sending services; unset takes none", "host:port"
+    )
+    webhooks_file: Path | None = _setting(
+        None, Path, "who may post webhooks, and the server's certificate, TOML", "path"
+    )
     sender_web: Endpoint = _setting(
         Endpoint("127.0.0.1", 9100),
         endpoint,

@@ -15,7 +15,6 @@ import structlog
 
 from policy.settings import Endpoint
 from smtp.gate import Gate, client_of
-from smtp.return_path_metrics import Metrics
 
 log = structlog.get_logger()
 
@@ -26,14 +25,14 @@ _OUT_OF_FILES_S = 0.5
 class Entrance:
     """Listens, and gives whom the gate lets in to a protocol that ``serve`` makes.
 
-    ``tls`` is asked anew for each connection; without it they stay as they are.
+    ``refused`` is told of everybody else.  ``tls`` is asked anew for each connection; without it they stay as they are.
     """
 
     def __init__(
         self,
         serve: Callable[[], asyncio.Protocol],
         gate: Gate,
-        metrics: Metrics,
+        refused: Callable[[], None],
         *,
         closes_after_s: float,
         handshake_s: float,
@@ -41,7 +40,7 @@ class Entrance:
     ) -> None:
         self._serve = serve
         self._gate = gate
-        self._metrics = metrics
+        self._refused = refused
         self._closes_after_s = closes_after_s
         self._handshake_s = handshake_s
         self._tls = tls
@@ -88,7 +87,7 @@ class Entrance:
                 continue
             client = client_of(peer)
             if not self._gate.enter(client):
-                self._metrics.unsubscribe("too_many")
+                self._refused()
                 connection.close()
                 continue
             self._start(self._begin(connection, client))

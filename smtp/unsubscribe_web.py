@@ -115,7 +115,7 @@ class UnsubscribeWeb:
         self._entrance = Entrance(
             self._serve,
             self._gate,
-            self._metrics,
+            lambda: self._metrics.unsubscribe("too_many"),
             closes_after_s=self._limits.connection_s,
             handshake_s=self._limits.handshake_s,
             tls=(lambda: certificate.context) if certificate is not None else None,

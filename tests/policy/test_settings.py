@@ -52,6 +52,8 @@ A_VALUE = {
     "unsubscribe_certificate": "/etc/mailcordon/unsubscribe.pem",
     "unsubscribe_key": "/etc/mailcordon/unsubscribe.key",
     "unsubscribe_plain_http": "true",
+    "webhooks": "127.0.0.1:8443",
+    "webhooks_file": "/etc/mailcordon/webhooks.toml",
     "shaping_file": "/etc/mailcordon/shaping.toml",
     "rules_file": "/etc/mailcordon/rules.toml",
     "retries": "60,300,3600",
