@@ -69,7 +69,7 @@ FLOW: tuple[Step, ...] = (
     Step("sender", "send", topics.DEAD_LETTERS, "keeps frames that could not be understood"),
     Step("return-path", "receive", topics.CAMPAIGNS, "knows its domains"),
     Step("return-path", "receive", topics.TRAPS, "knows our own traps"),
-    Step("return-path", "send", topics.FEEDBACK, "reports bounces, complaints and trap mail that come back, and webhooks"),
+    Step("return-path", "send", topics.FEEDBACK, "reports what comes back: bounces, complaints, trap mail, webhooks"),
     Step("return-path", "send", topics.DEAD_LETTERS, "keeps mail that could not be understood or is not signed"),
     Step("operator", "send", topics.FEEDBACK, "`feedback import` reports what lay in files"),
     Step("application", "send", topics.FEEDBACK, "reports signals from webhooks, imports and people"),
