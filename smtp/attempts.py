@@ -8,7 +8,7 @@ what may follow: a :class:`Reply` says what happened, an :class:`Impossible` say
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -179,6 +179,9 @@ class Mailer(Protocol):
 
     def standings(self) -> Iterable[Standing]:
         """How each group stands, for metrics."""
+
+    def dry_runs(self) -> Mapping[tuple[str, str], int]:
+        """How many replies each rule in dry run, and its category, would have decided."""
 
     def closed_for_s(self, domain: str) -> float:
         """Seconds for which this domain's servers are better left alone; 0 when they may be tried."""

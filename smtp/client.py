@@ -11,7 +11,7 @@ that says we are too fast is given less (:mod:`policy.pressure`).  What happens 
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol, assert_never
 
@@ -178,6 +178,10 @@ class SmtpMailer:
             yield Standing(
                 group.provider, group.sessions, limits.connections, limits.per_second, suspended, group.back_offs
             )
+
+    def dry_runs(self) -> Mapping[tuple[str, str], int]:
+        """How many replies each rule in dry run, and its category, would have decided."""
+        return self._pools.dry_runs
 
     def limit(self, connections: int) -> None:
         """Open no more sessions than these from now on."""

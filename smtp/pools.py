@@ -4,6 +4,7 @@ A group is what limits hold for: a provider with all its servers, or one next ho
 and sends is :mod:`smtp.client`, which session a message takes is :mod:`smtp.sessions`.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 import structlog
@@ -39,6 +40,7 @@ class Group:
     back_offs: int = 0
     closed_until: float = 0.0
     bucket: Bucket = field(default_factory=Bucket)
+    dry_runs: Counter[tuple[str, str]] = field(default_factory=Counter)
     _limits: Limits | None = None
 
     def limits(self, now: float) -> Limits:
@@ -50,6 +52,8 @@ class Group:
     def heard(self, reply: Reply, now: float) -> str:
         """Take notice of a server's no; answers its category."""
         reading = classify(code=reply.code, enhanced=reply.enhanced, text=reply.text, provider=self.provider)
+        if reading.would is not None:
+            self.dry_runs[reading.would] += 1
         trouble = Trouble(category=reading.category, code=reply.code or 0, text=reply.text.lower())
         before = self.limits(now)
         self.pressure, change = self.pressure.after(trouble, self.shape, now, in_use=max(1, self.sessions))
@@ -96,6 +100,7 @@ class Pools:
         self._shaping = shaping
         self._most = most
         self.groups: dict[str, Group] = {}
+        self.dry_runs: Counter[tuple[str, str]] = Counter()  # replies that a rule in dry run, and its category, fit
         self.hops: dict[tuple[str, str], Hop] = {}
         self._met: dict[int, tuple[NextHop, Hop]] = {}  # by identity: a next hop is the same value for many messages
         self._encrypted: dict[int, tuple[NextHop, NextHop]] = {}  # by identity, too
@@ -142,7 +147,7 @@ class Pools:
                 self._forget_one()
             group = self.groups.get(key)
             if group is None:
-                group = self.groups[key] = Group(key, found.provider, self.shape_of(found))
+                group = self.groups[key] = Group(key, found.provider, self.shape_of(found), dry_runs=self.dry_runs)
             group.hops += 1
             hop = self.hops[key, found.name] = Hop(found.name, group)
         return hop

@@ -28,7 +28,7 @@ A provider is one of ``providers.toml`` or the setting ``providers``; where its 
 and their limits are sums, and it is suspended when one of them is.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -69,6 +69,10 @@ class SenderMetrics:
         """How providers stand, asked for when somebody scrapes."""
         self.registry.register(_Groups(standings))
 
+    def rules(self, dry_runs: Callable[[], Mapping[tuple[str, str], int]]) -> None:
+        """What rules in dry run would have decided, asked for when somebody scrapes."""
+        self.registry.register(_DryRuns(dry_runs))
+
 
 class _Groups(Collector):
     """The metrics of each provider, from what the mailer says of its groups."""
@@ -99,3 +103,21 @@ class _Groups(Collector):
             for reason in sorted({one.suspended for one in group if one.suspended}):
                 suspended.add_metric([provider, reason], 1.0)
         yield from (sessions, limits, rates, suspended, back_offs)
+
+
+class _DryRuns(Collector):
+    """How often each rule in dry run would have decided."""
+
+    def __init__(self, dry_runs: Callable[[], Mapping[tuple[str, str], int]]) -> None:
+        self._dry_runs = dry_runs
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing is asked of the mailer before it runs."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """One series per rule."""
+        found = CounterMetricFamily("mailcordon_sender_dry_run_rules", "replies", labels=["rule", "category"])
+        for (rule, category), replies in self._dry_runs().items():
+            found.add_metric([rule, category], replies)
+        yield found

@@ -311,6 +311,7 @@ class Sender:
         gauge("backlog", "messages in memory that are not final", lambda: self._lanes.unfinished + self._lanes.resumed)
         gauge("parked", "messages that wait in the ledger", lambda: self._lanes.parked)
         self.metrics.groups(self._mailer.standings)
+        self.metrics.rules(self._mailer.dry_runs)
         gauge("in_flight", "messages that workers have in hand", lambda: self._lanes.in_hand)
         gauge("known_ids", "message ids that will never be sent again", lambda: self._lanes.known_ids)
         gauge("may_send", "1 when the gate is open", lambda: float(self.gate.closed() is None))

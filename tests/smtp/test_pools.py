@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 
 import pytest
 
+from policy.replies import RuleBook, put_in_force, shipped_text
 from policy.settings import Endpoint
 from policy.shaping import Shaping
 from smtp.attempts import Attempt, Envelope, Reply, Withheld
@@ -470,3 +471,19 @@ def test_a_next_hop_with_encryption_is_the_same_value_for_many_messages() -> Non
     assert encrypted == found.at_least(ENCRYPT)
     assert pools.encrypted(found) is encrypted
     assert pools.encrypted(encrypted) is encrypted
+
+
+async def test_what_a_rule_in_dry_run_would_have_decided_is_counted_and_not_done() -> None:
+    own = (
+        '[[rule]]\nid = "gone"\nclass = 5\nany = ["partner is gone"]\ncategory = "invalid_recipient"\ndry_run = true\n'
+    )
+    put_in_force(RuleBook(shipped_text(), own))
+    try:
+        script = Script(rcpt=b"550 5.7.1 partner is gone\r\n")
+        async with mailer({"mx.own.test": script}, {"own.test": ["mx.own.test"]}) as one:
+            attempt = await one.send(envelope("ann@own.test"), go=yes)
+            assert isinstance(attempt, Reply)
+            assert attempt.code == 550
+            assert dict(one.dry_runs()) == {("gone", "invalid_recipient"): 1}
+    finally:
+        put_in_force(None)
