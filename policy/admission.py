@@ -168,7 +168,7 @@ class _Desk:
             address_hash=hashed,
             vars=recipient.vars,
             source=recipient.source,
-            flags=[one.screen for one in objections],
+            flags=tuple(one.screen for one in objections),
         )
 
     def _objections(self, recipient: Recipient, checked: CheckedAddress, hashed: str) -> list[Objection]:

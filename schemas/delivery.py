@@ -55,7 +55,7 @@ class DeliveryResult(Part, frozen=True, kw_only=True):
     address_hash: AddressHash | None = None
     next_attempt_at: Millis | None = None
     domain: str = ""
-    flags: list[str] = []
+    flags: tuple[str, ...] = ()  # a list would let the collector follow every result
 
 
 class DeliveryFrame(Record, frozen=True, kw_only=True, tag_field="v", tag=1):

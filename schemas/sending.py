@@ -163,7 +163,7 @@ class OutboundMessage(Part, frozen=True, kw_only=True):
     address_hash: AddressHash
     vars: dict[str, Var] = {}
     source: str | None = None
-    flags: list[str] = []
+    flags: tuple[str, ...] = ()
 
 
 class OutboundFrame(Record, frozen=True, kw_only=True, tag_field="v", tag=1):

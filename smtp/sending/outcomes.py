@@ -51,7 +51,7 @@ class Known(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     provider: str
     now: int
     domain: str = ""
-    flags: Sequence[str] = ()
+    flags: tuple[str, ...] = ()
 
     def result(
         self,
@@ -83,7 +83,7 @@ class Known(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             address_hash=self.address_hash,
             next_attempt_at=next_attempt_at,
             domain=self.domain,
-            flags=list(self.flags),
+            flags=self.flags,
         )
 
 

@@ -294,7 +294,7 @@ async def test_what_is_released_goes_out_with_its_flags() -> None:
 
     assert bench.admitted == ["m-2"]
     (frame,) = bench.out.to(OUTBOUND)
-    assert [message.flags for message in frame.messages] == [["typo_domain"]]
+    assert [message.flags for message in frame.messages] == [("typo_domain",)]
     assert len(bench.out.to(HELD)) == 1
 
 

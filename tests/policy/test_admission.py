@@ -276,8 +276,8 @@ def test_a_typo_is_refused_held_or_flagged_as_the_campaign_says() -> None:
     held = screened(typo, typo_domain="hold", disposable="off")
     assert (held.messages, held.refused, [one.reason for one in held.held]) == ([], [], ["typo_domain"])
     flagged = screened(typo, typo_domain="flag", disposable="off")
-    assert [one.flags for one in flagged.messages] == [["typo_domain"]]
-    assert screened(typo, typo_domain="off", disposable="off").messages[0].flags == []
+    assert [one.flags for one in flagged.messages] == [("typo_domain",)]
+    assert screened(typo, typo_domain="off", disposable="off").messages[0].flags == ()
 
 
 def test_the_most_severe_screen_wins() -> None:
@@ -319,7 +319,7 @@ def released(address: str) -> Recipient:
 @pytest.mark.parametrize("does", ["refuse", "hold", "flag"])
 def test_a_released_message_passes_the_screens_and_is_flagged(does: str) -> None:
     admission = screened(released("ann@gmial.com"), typo_domain=does, disposable="off")
-    assert [one.flags for one in admission.messages] == [["typo_domain"]]
+    assert [one.flags for one in admission.messages] == [("typo_domain",)]
 
 
 def test_nobody_at_a_suppressed_domain_gets_mail() -> None:

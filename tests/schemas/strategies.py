@@ -47,6 +47,8 @@ def _of(kind: inspect.Type) -> st.SearchStrategy[Any]:  # noqa: C901, PLR0911, P
             return st.none()
         case inspect.ListType(item_type=item):
             return st.lists(_of(item), max_size=3)
+        case inspect.VarTupleType(item_type=item):
+            return st.lists(_of(item), max_size=3).map(tuple)
         case inspect.DictType(value_type=value):
             return st.dictionaries(_KEYS, _of(value), max_size=3)
         case inspect.AnyType():

@@ -120,7 +120,7 @@ class Stage:
                     address=f"{name}@{domain}",
                     address_hash=f"h-{name}",
                     vars={"name": name},
-                    flags=list(flags),
+                    flags=tuple(flags),
                 )
                 for name in names
             ],
@@ -273,7 +273,7 @@ class SenderContract:
         (result,) = (await stage.told())["m-ann"]
         assert (result.outcome, result.code, result.enhanced, result.attempt) == ("accepted", 250, "2.0.0", 1)
         assert (result.ip, result.mx, result.provider) == ("127.0.0.1", "127.0.0.1", "other")
-        assert (result.domain, result.flags) == ("example.com", ["disposable"])
+        assert (result.domain, result.flags) == ("example.com", ("disposable",))
         assert (result.address_hash, result.class_, result.next_attempt_at) == ("h-ann", None, None)
         (frame,) = await stage.world.results()
         assert (frame.campaign, frame.sender) == (stage.world.campaign, "spring-0")
