@@ -53,7 +53,7 @@ _FAILED = re.compile(
     re.IGNORECASE,
 )
 _REPLIES = re.compile(
-    r"(?:(?:re|aw|antw|sv|vs|rv|tr|odp|ynt|res|fwd?|wg|回复|答复|回覆)(?:\[\d{1,3}\])?\s{0,3}:\s{0,3}){1,5}"
+    r"\A(?:(?:re|aw|antw|sv|vs|rv|tr|odp|ynt|res|fwd?|wg|回复|答复|回覆)(?:\[\d{1,3}\])?\s{0,3}:\s{0,3}){1,5}"
 )
 _LOOKED_AT = 600
 _TITLE = 200

@@ -24,9 +24,12 @@ class _Words(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     opening: list[str]
 
 
+_LETTERS = str.maketrans({"\u2019": "'", "\u00df": "ss", "\u0131": "i"})  # a Turkish i has no dot to take away
+
+
 def plain(text: str) -> str:
     """Text without case and accents, with single spaces, for comparing."""
-    apart = unicodedata.normalize("NFKD", text[:_LOOKED_AT].replace("\u2019", "'").replace("\u00df", "ss")).casefold()
+    apart = unicodedata.normalize("NFKD", text[:_LOOKED_AT].translate(_LETTERS)).casefold()
     kept = "".join(one for one in apart if not unicodedata.combining(one))
     return _SPACES.sub(" ", unicodedata.normalize("NFC", kept))
 
