@@ -25,7 +25,7 @@ _Key = tuple[str, str, str, str]
 _log = structlog.get_logger()
 _REMEMBERED = 100_000
 _HONEST_REPEAT_MS = 60_000  # our 250 was lost and the peer tries again; what comes later was kept to be used again
-_SIGNATURES = "return_path_"
+_SIGNATURES = ("return_path_", "message_id_", "unsubscribe_link_")
 _RELAY_MARKS = frozenset('%!@:"\\')
 _TRY_LATER = "451 4.3.0 The message could not be stored; try again later"
 
@@ -192,8 +192,11 @@ class Hooks:
         return dead_letter(returned, "replayed", f"the same {meaning.kind} of this message was believed before")
 
     def _count_disbelieved(self, reason: str) -> None:
-        if reason.startswith(_SIGNATURES) or reason == "replayed":
-            self._metrics.disbelieved(reason.removeprefix(_SIGNATURES))
+        if reason == "replayed":
+            self._metrics.disbelieved(reason)
+        for proof in _SIGNATURES:
+            if reason.startswith(proof):
+                self._metrics.disbelieved(reason.removeprefix(proof))
 
     async def _keep(self, meaning: Meaning) -> None:
         match meaning:

@@ -153,6 +153,23 @@ async def test_a_forged_return_path_is_a_dead_letter_and_250() -> None:
     assert counted(listener, "disbelieved_total", reason="bad_signature") == 1
 
 
+async def test_a_complaint_with_a_forged_message_id_is_a_dead_letter_and_counted() -> None:
+    kafka = Kafka()
+    parts = (
+        "Content-Type: message/feedback-report\r\n\r\nFeedback-Type: abuse\r\n",
+        "Content-Type: message/rfc822\r\n\r\nMessage-ID: <m-5.shop-aaaaaaaa.aaaaaaaaaaaaaaaa@shop.example>\r\n\r\n",
+    )
+    report = "Content-Type: multipart/report; report-type=feedback-report; boundary=b\r\n\r\n"
+    report += "".join(f"--b\r\n{part}" for part in parts) + "--b--\r\n"
+    async with running(kafka) as listener:
+        wire = await Wire.connect(listener.endpoint)
+        assert (await wire.deliver("", f"complaints@{DOMAIN}", report.encode())).startswith("250")
+        wire.close()
+
+    assert [letter.reason for letter in kafka.letters] == ["message_id_bad_signature"]
+    assert counted(listener, "disbelieved_total", reason="bad_signature") == 1
+
+
 async def test_trap_mail_is_a_trap_hit_of_its_campaign() -> None:
     kafka = Kafka()
     async with running(kafka) as listener:
