@@ -6,19 +6,16 @@ the service that he says he is gets 403, who sends what cannot be read 400 and a
 
 import asyncio
 import hashlib
-import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from http import HTTPStatus
-from typing import Any, assert_never
+from typing import assert_never
 
 import aiohttp
 import structlog
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import CollectorRegistry, Counter
 
 from policy.settings import Endpoint
@@ -26,8 +23,7 @@ from schemas.dead_letters import DeadLetter
 from schemas.feedback import Feedback
 from smtp.certificates import LOOK_EVERY_S, Certificate
 from smtp.findings import clean
-from smtp.gate import Gate, Limits, client_of
-from smtp.http_guard import Entrance
+from smtp.http_server import HttpServer, WebLimits
 from smtp.return_path_hooks import Publish
 from smtp.returned import Context, Noted
 from smtp.webhooks import postmark, sendgrid, ses
@@ -37,10 +33,6 @@ from smtp.webhooks.meaning import Service, meaning
 from smtp.webhooks.sns import MAX_CERTIFICATE_BYTES, Fetch, Sns
 
 log = structlog.get_logger()
-
-_http_log = logging.getLogger("mailcordon.feedback_web")
-_http_log.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError)))
-"""What is no HTTP is answered 400 and not logged: it is a stranger's text."""
 
 _SERVICES: Mapping[str, Service] = {"ses": "ses", "sendgrid": "sendgrid", "postmark": "postmark"}
 _STATUS = {
@@ -54,22 +46,12 @@ _FETCH_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WebhookLimits:
-    """What the server takes; a client is one IPv4 address or one IPv6 /64.
+class WebhookLimits(WebLimits):
+    """What the server takes: few clients, with large bodies."""
 
-    Connections times ``body_bytes`` is what strangers can have us hold in memory.
-    """
-
-    requests_per_minute: int = 6_000
     connections: int = 64
     connections_per_client: int = 32
     body_bytes: int = 1_048_576
-    line_bytes: int = 4_096
-    field_bytes: int = 8_190
-    body_s: float = 10.0
-    publish_s: float = 20.0
-    handshake_s: float = 10.0
-    connection_s: float = 60.0
 
 
 class WebhookMetrics:
@@ -119,10 +101,7 @@ async def fetched(url: str) -> bytes:
 
 
 class FeedbackWeb:
-    """Without ``certificate`` it speaks plain HTTP, and takes the client from X-Forwarded-For.
-
-    ``endpoint`` is where it listens, after ``start`` with the port that it got.
-    """
+    """Without ``certificate`` it speaks plain HTTP, and takes the client from X-Forwarded-For."""
 
     def __init__(
         self,
@@ -138,68 +117,44 @@ class FeedbackWeb:
         look_every_s: float = LOOK_EVERY_S,
         now: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
-        self.endpoint = listen
         self._accounts = accounts
         self._context = context
         self._publish = publish
         self._metrics = WebhookMetrics(registry)
-        self._certificate = certificate
         self._sns = Sns(accounts.topic_arns, fetch)
         self._limits = limits = limits or WebhookLimits()
-        self._look_every_s = look_every_s
         self._now = now
-        self._gate = Gate(
-            Limits(
-                connections=limits.connections,
-                connections_per_client=limits.connections_per_client if certificate else limits.connections,
-                messages_per_minute=limits.requests_per_minute,
-            )
-        )
-        self._serve = web.Server(
+        self._server = HttpServer(
+            listen,
             self._answer,
-            request_factory=partial(_request, limits.body_bytes),
-            access_log=None,
-            logger=_http_log,
-            max_line_size=limits.line_bytes,
-            max_field_size=limits.field_bytes,
-            auto_decompress=False,
+            refused=lambda: self._metrics.request("other", "too_many"),
+            limits=limits,
+            certificate=certificate,
+            look_every_s=look_every_s,
         )
-        self._runner = web.ServerRunner(self._serve, shutdown_timeout=limits.publish_s)
-        self._entrance: Entrance | None = None
-        self._keeping: asyncio.Task[None] | None = None
+        self._is_encrypted = certificate is not None
         self._done: OrderedDict[tuple[str, ...], None] = OrderedDict()
         self._in_hand: dict[tuple[str, ...], asyncio.Lock] = {}
 
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where it listens."""
+        return self._server.endpoint
+
     async def start(self) -> None:
         """Listen."""
-        await self._runner.setup()
-        certificate = self._certificate
-        self._entrance = Entrance(
-            self._serve,
-            self._gate,
-            lambda: self._metrics.request("other", "too_many"),
-            closes_after_s=self._limits.connection_s,
-            handshake_s=self._limits.handshake_s,
-            tls=(lambda: certificate.context) if certificate is not None else None,
-        )
-        self.endpoint = await self._entrance.open(self.endpoint)
-        if certificate is not None:
-            self._keeping = asyncio.create_task(certificate.keep(self._look_every_s))
-        log.info("webhooks are taken", endpoint=str(self.endpoint), tls=certificate is not None)
+        await self._server.start()
+        log.info("webhooks are taken", endpoint=str(self.endpoint), tls=self._is_encrypted)
 
     async def stop(self) -> None:
         """Take no more; what waits for Kafka is answered first."""
-        if self._keeping is not None:
-            self._keeping.cancel()
-        if self._entrance is not None:
-            await self._entrance.close()
-        await self._runner.cleanup()
+        await self._server.stop()
 
     # -- one request
 
     async def _answer(self, request: web.BaseRequest) -> web.Response:  # noqa: PLR0911 - one for each answer
         service = self._service(request)
-        if not self._gate.message(self._client(request), self._now()):
+        if not self._server.lets_in(request, self._now()):
             return self._no(service, HTTPStatus.TOO_MANY_REQUESTS, "too_many", "too many requests", retry=True)
         if service is None:
             return self._no(None, HTTPStatus.NOT_FOUND, "not_found", "webhooks_file names no such service")
@@ -211,11 +166,7 @@ class FeedbackWeb:
         ):
             return self._no(service, HTTPStatus.FORBIDDEN, "forged", "user and password are not those of webhooks_file")
         try:
-            async with asyncio.timeout(self._limits.body_s):
-                if request.headers.get("Expect", "").lower() == "100-continue":  # RFC 9110 10.1.1
-                    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-                    request.writer.output_size = 0
-                body = await request.read()
+            body = await self._server.body(request)
         except web.HTTPRequestEntityTooLarge:
             most = f"a request may have {self._limits.body_bytes:,} bytes"
             return self._no(service, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", most)
@@ -338,15 +289,6 @@ class FeedbackWeb:
         }
         return service if service is not None and known[service] else None
 
-    def _client(self, request: web.BaseRequest) -> str:
-        if self._certificate is None:
-            lines = request.headers.getall("X-Forwarded-For", [""])  # a proxy may add a line of its own: the last one
-            forwarded = lines[-1].rpartition(",")[2].strip()
-            if forwarded:
-                return client_of((forwarded[:100], 0))
-        peer = request.transport.get_extra_info("peername") if request.transport is not None else None
-        return client_of(peer)
-
     def _no(
         self, service: Service | None, status: HTTPStatus, counted: str, explain: str, *, retry: bool = False
     ) -> web.Response:
@@ -355,13 +297,6 @@ class FeedbackWeb:
         if status == HTTPStatus.METHOD_NOT_ALLOWED:
             headers["Allow"] = "POST"
         return _response(status, clean(explain), headers)
-
-
-def _request(most_bytes: int, *parts: Any) -> web.BaseRequest:  # Any: handed on from one part of aiohttp to another
-    message, payload, protocol, writer, task = parts
-    return web.BaseRequest(
-        message, payload, protocol, writer, task, asyncio.get_running_loop(), client_max_size=most_bytes
-    )
 
 
 def _response(status: HTTPStatus, text: str, headers: Mapping[str, str] | None = None) -> web.Response:

@@ -25,8 +25,9 @@ from policy.settings import Endpoint
 from policy.tokens import address_hash, unsubscribe_token
 from schemas.feedback import Feedback
 from smtp.certificates import Certificate
+from smtp.http_server import WebLimits
 from smtp.return_path_metrics import Metrics
-from smtp.unsubscribe_web import UnsubscribeWeb, WebLimits, posted
+from smtp.unsubscribe_web import UnsubscribeWeb, posted
 from tests.smtp.authority import Identity, identity
 from tests.smtp.mailroom import CAMPAIGNS, KEYS, NOW, OTHER_KEYS, SENT_AT, Kafka, context
 from tests.smtp.wire import until
