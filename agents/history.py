@@ -80,7 +80,6 @@ class History:
     ) -> None:
         self._past = past
         self._trap = trap
-        self._likely = likely
         self._provider_of_host = provider_of_host
         self._plain: set[str] = {""}  # domains that have no past and look like nobody else's
         self._names: dict[str, str] = {}  # of those, by hash

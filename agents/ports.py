@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from policy.screens import TrapFact
 from policy.templates import BadContent, Template
+from policy.traps import TrapFact
 from schemas.base import Record
 from schemas.reputation import Control, RatesSnapshot
 from schemas.sending import Campaign

@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import getpass
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import aiokafka
@@ -12,7 +13,7 @@ import aiokafka.errors
 import click
 
 from cli.broker import broker
-from cli.failures import OutsideFailed
+from cli.failures import OutsideFailed, SaysNo
 from policy.settings import Settings
 from schemas.base import Record
 from schemas.codec import encode
@@ -28,6 +29,15 @@ MAX_REQUEST_BYTES = 8_388_608
 def say(line: str) -> None:
     """Tell the person at the terminal what is going on; standard output stays for data."""
     click.echo(line, err=True)
+
+
+def say_imported(file: Path, done: str, skipped: Sequence[str]) -> None:
+    """Say what an import has done and which rows it has skipped; exit code 1 if there are some."""
+    say(f"{done}, {len(skipped):,} rows skipped")
+    for line in skipped[:20]:
+        say(line)
+    if skipped:
+        raise SaysNo(f"{len(skipped)} rows of {file} were skipped")
 
 
 def with_kafka(settings: Settings, work: Callable[[str], Coroutine[Any, Any, T]]) -> T:

@@ -13,8 +13,8 @@ import click
 from agents.ports import now_ms
 from cli import broker as brokers
 from cli import secrets
-from cli.access import chunks, publish, read_to_end, say, with_kafka
-from cli.failures import SaysNo, WrongUse
+from cli.access import chunks, publish, read_to_end, say, say_imported, with_kafka
+from cli.failures import WrongUse
 from cli.settings import setting_options
 from policy.addresses import BadAddress, check, hostname
 from policy.settings import Settings
@@ -119,11 +119,7 @@ def import_(settings: Settings, file: Path, scope: str, until: str | None, reaso
         return done
 
     total = with_kafka(settings, work)
-    say(f"{total:,} suppressed, {len(skipped):,} rows skipped")
-    for line in skipped[:20]:
-        say(line)
-    if skipped:
-        raise SaysNo(f"{len(skipped)} rows of {file} were skipped")
+    say_imported(file, f"{total:,} suppressed", skipped)
 
 
 @suppress.command()

@@ -13,7 +13,7 @@ import msgspec
 from agents.ports import now_ms
 from cli import broker as brokers
 from cli import secrets
-from cli.access import chunks, publish, say, with_kafka
+from cli.access import chunks, publish, say, say_imported, with_kafka
 from cli.failures import SaysNo, WrongUse
 from cli.settings import setting_options
 from cli.views import catalogue_of, moment, print_json
@@ -126,11 +126,7 @@ def import_(settings: Settings, file: Path, kind: OwnKind, planted: str) -> None
         return done
 
     total = with_kafka(settings, work)
-    say(f"{total:,} registered, {len(skipped):,} rows skipped")
-    for line in skipped[:20]:
-        say(line)
-    if skipped:
-        raise SaysNo(f"{len(skipped)} rows of {file} were skipped")
+    say_imported(file, f"{total:,} registered", skipped)
 
 
 @traps.command(name="list")

@@ -24,7 +24,7 @@ from typing import assert_never
 import msgspec
 
 from policy.addresses import BadAddress, CheckedAddress, canonical, canonical_of, check, hostname
-from policy.screens import Objection, Questions, Screens
+from policy.screens import ABOUT_TRAPS, Objection, Questions, Screens
 from policy.templates import BadContent, Template
 from policy.tokens import Keys, hash_of_canonical
 from policy.unsubscribing import flaw_of_base
@@ -274,8 +274,7 @@ def _suppressed_as(position: int, suppression: str) -> _Flaw:
     if suppression.startswith("trap"):
         return _Flaw(
             "known_trap",
-            f"field recipients[{position}].address is a known spam trap; find out where it came from, the other "
-            "addresses of that source are in doubt as well",
+            f"field recipients[{position}].address is a known spam trap; {ABOUT_TRAPS}",
         )
     why = "".join(one for one in suppression[:100] if one.isprintable())
     return _Flaw(

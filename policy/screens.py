@@ -11,7 +11,6 @@ list.  What depends on the domain alone is worked out once per domain and rememb
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Protocol
 
 import msgspec
 
@@ -19,23 +18,15 @@ from policy.addresses import CheckedAddress
 from policy.disposable import disposable_parent
 from policy.roles import Role, role_of
 from policy.tokens import Keys
-from policy.traps import domain_hash
+from policy.traps import TrapFact, domain_hash
 from policy.typos import likely_domain
-from schemas.feedback import TrapKind
 from schemas.sending import AdmissionPolicy, Recipient, Screening
 
 DOMAINS_REMEMBERED = 16_384
 CONTACT = "role_contact"
+ABOUT_TRAPS = "find out where it came from, the other addresses of that source are in doubt as well"
 _DAY_MS = 86_400_000
 _SEVERITY: dict[Screening, int] = {"refuse": 3, "hold": 2, "flag": 1, "off": 0}
-
-
-class TrapFact(Protocol):
-    """What screens have to know of a trap."""
-
-    @property
-    def kind(self) -> TrapKind:
-        """What kind of trap it is."""
 
 
 TrapOf = Callable[[str], TrapFact | None]
@@ -127,10 +118,7 @@ class Screens:
         fact = self._trap(subject.hashed) or self._trap(subject.domain.hashed)
         if fact is None:
             return None
-        return "address", (
-            f"is a known spam trap ({fact.kind}); find out where it came from, the other addresses of that source are "
-            "in doubt as well"
-        )
+        return "address", f"is a known spam trap ({fact.kind}); {ABOUT_TRAPS}"
 
     def _suspected(self, subject: Subject) -> tuple[str, str] | None:
         why = self._recycled(subject.hashed) or self._recycled(subject.domain.hashed)

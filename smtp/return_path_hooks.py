@@ -17,7 +17,7 @@ from smtp.gate import Gate, Limits
 from smtp.reader_process import Unreadable
 from smtp.return_path_metrics import Metrics
 from smtp.return_path_session import NULL_SENDER, Envelope, ReturnPathSession, Session
-from smtp.returned import Context, Meaning, Noted, Returned, dead_letter, meanings, trap_hit
+from smtp.returned import Context, Meaning, Noted, Returned, dead_letter, meanings, replay_key, trap_hit
 from smtp.unsubscribing import unsubscribed_by_mail
 
 _Key = tuple[str, str, str, str]
@@ -186,7 +186,8 @@ class Hooks:
         """The meaning; or a dead letter, when Kafka has had the same for so long that no honest peer says it again."""
         if not isinstance(meaning, Feedback):
             return meaning
-        first = self._published.get(_key(meaning))
+        key = replay_key(meaning)
+        first = self._published.get(key) if key is not None else None
         if first is None or returned.at - first <= _HONEST_REPEAT_MS:
             return meaning
         return dead_letter(returned, "replayed", f"the same {meaning.kind} of this message was believed before")
@@ -206,12 +207,12 @@ class Hooks:
                 await self._publish(meaning)
                 self._metrics.dead_letter(meaning.reason)
             case Feedback():
-                key = _key(meaning)
-                if meaning.message_id and key in self._published:
+                key = replay_key(meaning)
+                if key in self._published:
                     self._metrics.repeat()
                     return
                 await self._publish(meaning)
-                if meaning.message_id:
+                if key is not None:
                     self._published[key] = meaning.at
                 if len(self._published) > _REMEMBERED:
                     self._published.popitem(last=False)
@@ -220,8 +221,3 @@ class Hooks:
                     _log.info("trap hit", campaign=meaning.campaign, message_id=meaning.message_id)
             case _:
                 assert_never(meaning)
-
-
-def _key(feedback: Feedback) -> _Key:
-    """What is believed once."""
-    return feedback.campaign, feedback.message_id or "", feedback.kind, feedback.address_hash or ""

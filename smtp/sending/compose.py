@@ -1,6 +1,7 @@
 """From a message of the outbound topic to an envelope: rendered, built, signed, with its own return path."""
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from typing import assert_never
 
 from policy.templates import BadContent, BadVariables, Rendered, Template
@@ -12,7 +13,7 @@ from smtp.attempts import Envelope, UnsafeEnvelope
 from smtp.dkim import Key, Signer
 from smtp.messages import Letterhead, Message, Unsendable, from_domain
 
-_MOST_DOMAINS = 10_000
+_DOMAINS_REMEMBERED = 16_384
 
 FindKeys = Callable[[str], Sequence[Key]]
 
@@ -26,16 +27,8 @@ class Composer:
         self._campaign: Campaign | None = None
         self._letterhead: Letterhead | None = None
         self._signer = Signer(())
-        self._domains: dict[str, str] = {}
-
-    def domain_hash(self, domain: str) -> str:
-        """What stands for every address of a domain in suppressions; those of the newest domains are remembered."""
-        known = self._domains.get(domain)
-        if known is None:
-            if len(self._domains) >= _MOST_DOMAINS:
-                self._domains.clear()
-            known = self._domains[domain] = domain_hash(self._keys, domain)
-        return known
+        self.domain_hash = lru_cache(_DOMAINS_REMEMBERED)(partial(domain_hash, keys))
+        """What stands for every address of a domain in suppressions."""
 
     def envelope(
         self,

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -233,3 +233,14 @@ def _decoder(kinds: Iterable[type[Record]]) -> Callable[[bytes], Any]:
 
 def json_of(text: str) -> Any:
     return msgspec.json.decode(text)
+
+
+def counting(bootstrap: str, folder: Path) -> Iterator[Plant]:
+    """A plant with all topics and a worker that counts; ended when the generator goes on."""
+    made = Plant(bootstrap, folder, app_id=f"worker-{folder.name}")
+    asyncio.run(made.create())
+    worker = made.worker()
+    worker.start()
+    asyncio.run(worker.ready())
+    yield made
+    made.stop()

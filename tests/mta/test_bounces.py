@@ -25,7 +25,7 @@ from schemas.topics import DEAD_LETTERS, FEEDBACK, RATES
 from smtp.attempts import Envelope, Reply
 from smtp.sending.compose import Composer
 from tests.agents.doubles import campaign, content
-from tests.agents.plant import ROOT, Plant, free_port
+from tests.agents.plant import ROOT, Plant, counting, free_port
 from tests.agents.worker_process import KEYS
 from tests.mta.conftest import cannot_run
 from tests.mta.exim import EXIM
@@ -52,14 +52,7 @@ REJECTED = {
 @pytest.fixture(scope="module")
 def plant(kafka: EmbeddedKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
     """A broker with all topics, and a worker that counts."""
-    folder: Path = tmp_path_factory.mktemp("bounces")
-    made = Plant(kafka.bootstrap, folder, app_id=f"worker-{folder.name}")
-    asyncio.run(made.create())
-    worker = made.worker()
-    worker.start()
-    asyncio.run(worker.ready())
-    yield made
-    made.stop()
+    yield from counting(kafka.bootstrap, tmp_path_factory.mktemp("bounces"))
 
 
 @pytest.fixture(params=[(POSTFIX, EXIM), (EXIM, POSTFIX)], ids=["Postfix, then Exim", "Exim, then Postfix"])

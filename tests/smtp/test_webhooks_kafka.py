@@ -17,7 +17,7 @@ from policy.naming import campaign_scope
 from schemas.reputation import Counts, RatesSnapshot
 from schemas.topics import RATES
 from tests.agents.doubles import campaign
-from tests.agents.plant import ROOT, Plant, free_port
+from tests.agents.plant import ROOT, Plant, counting, free_port
 from tests.agents.worker_process import KEYS
 from tests.smtp.mailroom import signed
 from tests.smtp.test_webhooks import BASIC, PM_BOUNCE
@@ -30,14 +30,7 @@ WITHIN_S = 30.0
 @pytest.fixture(scope="module")
 def plant(kafka: EmbeddedKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
     """A broker with all topics, and a worker that counts."""
-    folder: Path = tmp_path_factory.mktemp("webhooks")
-    made = Plant(kafka.bootstrap, folder, app_id=f"worker-{folder.name}")
-    asyncio.run(made.create())
-    worker = made.worker()
-    worker.start()
-    asyncio.run(worker.ready())
-    yield made
-    made.stop()
+    yield from counting(kafka.bootstrap, tmp_path_factory.mktemp("webhooks"))
 
 
 @pytest.fixture
