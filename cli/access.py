@@ -18,6 +18,7 @@ from policy.settings import Settings
 from schemas.base import Record
 from schemas.codec import encode
 from streams.admin import admin
+from streams.producing import Producer
 from streams.reading import to_the_end
 
 T = TypeVar("T")
@@ -63,9 +64,9 @@ async def _answered(bootstrap: str, work: Callable[[str], Coroutine[Any, Any, T]
 
 
 @contextlib.asynccontextmanager
-async def producer(bootstrap: str) -> AsyncIterator[aiokafka.AIOKafkaProducer]:
+async def producer(bootstrap: str) -> AsyncIterator[Producer]:
     """An idempotent producer that waits for all replicas."""
-    made = aiokafka.AIOKafkaProducer(
+    made = Producer(
         bootstrap_servers=bootstrap,
         acks="all",
         enable_idempotence=True,

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import structlog
-from aiokafka import AIOKafkaProducer
 
 from schemas.codec import Malformed, decode, encode
 from schemas.dead_letters import DeadLetter
 from schemas.topics import BY_NAME, DEAD_LETTERS
+from streams.producing import Producer
 from streams.reading import to_the_end
 
 log = structlog.get_logger()
@@ -137,7 +137,7 @@ async def replay(
     wanted = [one for one in letters if again or one.replayed_at is None]
     if not wanted:
         return []
-    producer = AIOKafkaProducer(
+    producer = Producer(
         bootstrap_servers=bootstrap,
         acks="all",
         enable_idempotence=True,
@@ -163,7 +163,7 @@ async def replay(
     return ours
 
 
-async def _claimed(bootstrap: str, producer: AIOKafkaProducer, wanted: Sequence[Kept], within_s: float) -> list[Kept]:
+async def _claimed(bootstrap: str, producer: Producer, wanted: Sequence[Kept], within_s: float) -> list[Kept]:
     """Mark each as replayed; those whose first mark is ours are ours to put back."""
     claim = secrets.token_hex(8)
     now = time.time_ns() // 1_000_000

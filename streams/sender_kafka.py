@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequenc
 from typing import Protocol, TypeVar
 
 import structlog
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
@@ -25,6 +25,7 @@ from schemas.delivery import DeliveryFrame, LedgerEntry, Position
 from schemas.sending import OutboundFrame
 from schemas.topics import BY_NAME, DEAD_LETTERS, LEDGER, OUTBOUND, RESULTS
 from streams.dead_letters import dead_letter
+from streams.producing import Producer
 
 log = structlog.get_logger()
 
@@ -60,7 +61,7 @@ class Writer:
 
     def __init__(self, bootstrap: str, *, client_id: str, within_s: float = WRITE_WITHIN_S) -> None:
         self._within_s = within_s
-        self._producer = AIOKafkaProducer(
+        self._producer = Producer(
             bootstrap_servers=bootstrap,
             client_id=client_id,
             acks="all",

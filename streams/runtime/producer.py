@@ -11,6 +11,8 @@ from faust.exceptions import ProducerSendError
 from faust.transport.drivers import aiokafka as driver
 from faust.types.tuples import FutureMessage, RecordMetadata
 
+from streams.producing import Producer
+
 # Faust stops all streams while more table writes than this wait to be sent (100 in Faust: less than the writes of
 # one frame); a write is some hundred bytes.
 TABLE_WRITES_IN_HAND = 10_000
@@ -24,6 +26,10 @@ class SafeProducer(driver.Producer):
         self._lost: asyncio.Future[RecordMetadata] | None = None
         super().__init__(*args, **options)
         self.buffer.max_messages = TABLE_WRITES_IN_HAND
+
+    @property
+    def _producer_type(self) -> type[Producer]:
+        return Producer
 
     def _watch(self, future: asyncio.Future[RecordMetadata]) -> None:
         self._in_flight.add(future)
