@@ -11,7 +11,9 @@ from schemas.sending import Pace
 
 Answer = Literal["within", "breach", "too_few"]
 State = Literal["healthy", "watched", "throttled", "paused", "isolated", "retired"]
-CommandName = Literal["isolate", "release", "retire", "review"]
+OperatorState = Literal["enabled", "isolated", "overridden"]
+CommandName = Literal["isolate", "release", "retire", "review", "override", "ceiling"]
+BrakeName = Literal["automation", "sending"]
 
 
 class Counts(Part, frozen=True, kw_only=True):
@@ -72,6 +74,9 @@ class RatesSnapshot(Record, frozen=True, kw_only=True, tag_field="v", tag=1):
 
     ``scope`` is ``campaign:ID``, ``campaign:ID/provider:NAME`` or ``ip:ADDRESS/provider:NAME/partition:N`` (readers
     sum an address over partitions).  ``recent`` are the newest signals against the sender, newest last.
+    ``providers`` are the same windows by provider, given when servers turn the campaign away.  What several campaigns
+    share (``tenant:NAME``, ``domain:NAME``, ``ip:ADDRESS``, each with ``/partition:N``) is counted over the
+    ``campaigns`` that nothing is held against.
     """
 
     scope: str
@@ -80,6 +85,8 @@ class RatesSnapshot(Record, frozen=True, kw_only=True, tag_field="v", tag=1):
     verdicts: dict[str, Verdict] = {}
     recent: list[Reference] = []
     applied: list[int] = []
+    providers: dict[str, dict[str, Counts]] = {}
+    campaigns: list[str] = []
 
 
 class Decision(Record, frozen=True, kw_only=True, tag_field="v", tag=1):
@@ -104,8 +111,23 @@ class Decision(Record, frozen=True, kw_only=True, tag_field="v", tag=1):
     command_id: str | None = None
 
 
+class Narrowed(Part, frozen=True, kw_only=True):
+    """What a campaign's sender may do at one provider, less than elsewhere."""
+
+    may_send: bool
+    pace: Pace
+    state: State
+    reason: str
+    until: Millis | None = None
+
+
 class Control(Record, frozen=True, kw_only=True, tag_field="v", tag=1):
-    """What a campaign's sender may do now.  Topic ``mail.control``; the newest epoch wins."""
+    """What a campaign's sender may do now.  Topic ``mail.control``; the newest epoch wins.
+
+    ``state`` is what holds: of what the policy says (``system``) and what an operator says (``operator``) the stricter,
+    except that an operator may have overridden the policy for a while.  ``engaged_since``: only recipients who were
+    seen since then get mail, because the campaign has to show first that it is well.
+    """
 
     campaign: CampaignId
     epoch: Annotated[int, Meta(ge=1)]
@@ -114,10 +136,34 @@ class Control(Record, frozen=True, kw_only=True, tag_field="v", tag=1):
     state: State
     reason: str
     at: Millis
+    system: State | None = None
+    operator: OperatorState = "enabled"
+    by: str = "policy"
+    providers: dict[str, Narrowed] = {}
+    engaged_since: Millis | None = None
+
+
+class Brake(Record, frozen=True, kw_only=True, tag_field="v", tag=1):
+    """A brake on all campaigns, pulled or let go by an operator.  Topic ``mail.brakes``.
+
+    ``automation``: the policy decides, and says what it would do, but nothing follows.  ``sending``: no sender sends.
+    """
+
+    brake: BrakeName
+    on: bool
+    reason: Annotated[str, Meta(max_length=500)]
+    by: str
+    at: Millis
 
 
 class Command(Record, frozen=True, kw_only=True, tag_field="v", tag=1):
-    """What an operator (or the judge's own clock: ``review``) asks of the judge.  Topic ``mail.commands``."""
+    """What an operator (or the judge's own clock: ``review``) asks of the judge.  Topic ``mail.commands``.
+
+    ``override`` lets a campaign send until ``until`` although the policy stopped it; against a confirmed pristine trap
+    it needs ``approved_by``, somebody else.  A ``release`` begins with a tenth of the pace and engaged recipients,
+    unless ``at_once``.  ``ceiling`` is the judge's own: ``source``, a scope that the campaign is part of, allows it no
+    more than ``ceiling``.
+    """
 
     id: Annotated[str, Meta(min_length=1, max_length=64)]
     scope: str
@@ -126,3 +172,8 @@ class Command(Record, frozen=True, kw_only=True, tag_field="v", tag=1):
     reason: Annotated[str, Meta(max_length=500)]
     by: str
     at: Millis
+    until: Millis | None = None
+    approved_by: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
+    at_once: bool = False
+    ceiling: State | None = None
+    source: Annotated[str, Meta(max_length=300)] | None = None

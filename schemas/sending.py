@@ -12,6 +12,7 @@ PristineTrap = Literal["isolate", "judge"]
 Tls = Literal["opportunistic", "require"]
 Stage = Literal["decode", "validate", "route", "send"]
 Screening = Literal["refuse", "hold", "flag", "off"]
+Judging = Literal["sequential", "fixed"]
 Var = str | int | float
 
 
@@ -30,7 +31,10 @@ class Pace(Part, frozen=True, kw_only=True):
 
 
 class Limits(Part, frozen=True, kw_only=True):
-    """The rates that a campaign must stay below.
+    """The rates that a campaign must stay below, and how that is judged.
+
+    ``sequential``: by the strength of the evidence, which may be looked at after every message.  ``fixed``: by the bare
+    rate, as Amazon SES does it, once there are ``min_volume`` messages; ``grave_factor`` times the limit isolates.
 
     Defaults: hard bounces 2 % (Amazon SES asks senders to stay below it), complaints 0.1 % (Google's and
     Yahoo's guidance), trap hits 0.02 % of accepted mail, blocks 5 % of attempts.
@@ -40,6 +44,9 @@ class Limits(Part, frozen=True, kw_only=True):
     complaint: Rate = 0.001
     trap_hit: Rate = 0.0002
     block: Rate = 0.05
+    judging: Judging = "sequential"
+    min_volume: Annotated[int, Meta(ge=1)] = 1000
+    grave_factor: Annotated[float, Meta(ge=1, le=100)] = 2.0
 
 
 class AdmissionPolicy(Part, frozen=True, kw_only=True):
@@ -77,6 +84,7 @@ class Campaign(Record, frozen=True, kw_only=True, tag_field="v", tag=1):
     max_age_s: Annotated[int, Meta(ge=60, le=30 * 86400)] = 172_800
     pace: Pace = Pace()
     limits: Limits = Limits()
+    shadow_limits: Limits | None = None
     pristine_trap: PristineTrap = "isolate"
     admission: AdmissionPolicy = AdmissionPolicy()
     dry_run: bool = False
@@ -164,6 +172,7 @@ class OutboundMessage(Part, frozen=True, kw_only=True):
     vars: dict[str, Var] = {}
     source: str | None = None
     flags: tuple[str, ...] = ()
+    last_seen_at: Millis | None = None
 
 
 class OutboundFrame(Record, frozen=True, kw_only=True, tag_field="v", tag=1):

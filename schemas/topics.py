@@ -8,7 +8,7 @@ from schemas.base import Record
 from schemas.dead_letters import DeadLetter
 from schemas.delivery import DeliveryFrame, LedgerEntry
 from schemas.feedback import Feedback, FeedbackFrame, RegisteredTrap, Suppression
-from schemas.reputation import Command, Control, Decision, RatesSnapshot
+from schemas.reputation import Brake, Command, Control, Decision, RatesSnapshot
 from schemas.sending import Campaign, Content, HeldMessage, OutboundFrame, Refused, SendRequest
 
 Cleanup = Literal["compact", "delete", "compact,delete"]
@@ -30,6 +30,7 @@ RATES = "mail.reputation.rates"
 COMMANDS = "mail.commands"
 DECISIONS = "mail.reputation.decisions"
 CONTROL = "mail.control"
+BRAKES = "mail.brakes"
 DEAD_LETTERS = "mail.dead-letters"
 
 
@@ -163,6 +164,14 @@ TOPICS: tuple[Topic, ...] = (
         records=(Control,),
         keyed_by="campaign id",
         purpose="what each sender may do now",
+        cleanup="compact",
+        retention_s=None,
+    ),
+    Topic(
+        name=BRAKES,
+        records=(Brake,),
+        keyed_by="brake",
+        purpose="brakes on all campaigns: the automation, or all sending",
         cleanup="compact",
         retention_s=None,
     ),
