@@ -8,15 +8,24 @@ in.  With a million of them it lets three in a hundred others pass.  Bits are ne
 """
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 _SIEVE_BYTES = 1 << 22  # a power of two; what was never written to costs no memory
 _SIEVE_MASK = _SIEVE_BYTES - 1
 _BITS = bytes(1 << bit for bit in range(8))
 
+_KEY_MASK = (1 << 63) - 1
 _SHARDS = 64  # each grows on its own, so that no insertion ever copies more than a few thousand entries of a million
-_SMALLEST = 8  # slots
+_SHARD_BITS = 6
+_SHARD_MASK = _SHARDS - 1
+_SMALLEST = 8  # slots; a power of two, as all later sizes are
 _EMPTY = 0
+_NO_TABLE = array("Q", (_EMPTY, 0))  # one empty slot; never written to
+
+
+def key_of(text: str, length: int) -> int:
+    """What a text that is random in its first ``length`` characters is kept by; within this process alone."""
+    return hash(text[:length]) & _KEY_MASK or 1
 
 
 class Sieve:
@@ -50,6 +59,16 @@ class Sieve:
             if one is not None and bits[(place := hash(one[:length])) >> 3 & _SIEVE_MASK] & _BITS[place & 7]
         ]
 
+    def looking(self) -> Callable[[str], int | None]:
+        """The question for one text after the other: its key, if it may have been put in."""
+        bits, length, mask, bit = self._bits, self._length, _SIEVE_MASK, _BITS
+
+        def key(text: str) -> int | None:
+            place = hash(text[:length])
+            return place & _KEY_MASK or 1 if bits[place >> 3 & mask] & bit[place & 7] else None
+
+        return key
+
     def bytes_used(self) -> int:
         """How much memory it takes at most."""
         return 0 if self.is_empty else _SIEVE_BYTES
@@ -61,7 +80,7 @@ class HashedNumbers:
     __slots__ = ("_counts", "_tables")
 
     def __init__(self) -> None:
-        self._tables: list[array[int] | None] = [None] * _SHARDS
+        self._tables = [_NO_TABLE] * _SHARDS
         self._counts = [0] * _SHARDS
 
     def __len__(self) -> int:
@@ -72,28 +91,26 @@ class HashedNumbers:
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         for table in self._tables:
-            for at in range(0, len(table or ()), 2):
-                if table is not None and table[at] != _EMPTY:
+            for at in range(0, len(table), 2):
+                if table[at] != _EMPTY:
                     yield table[at], table[at + 1]
 
     def get(self, key: int) -> int | None:
         """The number of a hash, None if it has none."""
-        table = self._tables[key % _SHARDS]
-        if table is None:
-            return None
-        slots = len(table) // 2
-        at = (key // _SHARDS) % slots
-        while (found := table[2 * at]) != _EMPTY:
-            if found == key:
-                return table[2 * at + 1]
-            at = (at + 1) % slots
-        return None
+        table = self._tables[key & _SHARD_MASK]
+        around = len(table) - 2
+        at = key >> _SHARD_BITS - 1 & around
+        while (found := table[at]) != key:
+            if not found:
+                return None
+            at = at + 2 & around
+        return table[at + 1]
 
     def put(self, key: int, number: int) -> None:
         """Set the number of a hash."""
-        shard = key % _SHARDS
+        shard = key & _SHARD_MASK
         table = self._tables[shard]
-        if table is None:
+        if table is _NO_TABLE:
             table = self._tables[shard] = array("Q", bytes(16 * _SMALLEST))
         if _put(table, key, number):
             self._counts[shard] += 1
@@ -106,42 +123,45 @@ class HashedNumbers:
 
     def drop(self, key: int) -> None:
         """Take a hash out; does nothing if it is not in."""
-        shard = key % _SHARDS
+        shard = key & _SHARD_MASK
         table = self._tables[shard]
-        if table is None:
-            return
-        slots = len(table) // 2
-        gap = (key // _SHARDS) % slots
-        while (found := table[2 * gap]) != key:
+        around = len(table) - 2
+        gap = _home(key, around)
+        while (found := table[gap]) != key:
             if found == _EMPTY:
                 return
-            gap = (gap + 1) % slots
+            gap = gap + 2 & around
         self._counts[shard] -= 1
         step = gap
         while True:  # close the gap, so that no search ends early at it (Knuth 6.4, algorithm R)
-            step = (step + 1) % slots
-            found = table[2 * step]
+            step = step + 2 & around
+            found = table[step]
             if found == _EMPTY:
                 break
-            home = (found // _SHARDS) % slots
-            if (step - home) % slots >= (step - gap) % slots:
-                table[2 * gap], table[2 * gap + 1] = found, table[2 * step + 1]
+            home = _home(found, around)
+            if (step - home & around) >= (step - gap & around):
+                table[gap], table[gap + 1] = found, table[step + 1]
                 gap = step
-        table[2 * gap] = table[2 * gap + 1] = _EMPTY
+        table[gap] = table[gap + 1] = _EMPTY
 
     def bytes_used(self) -> int:
         """How much memory the tables take."""
-        return sum(8 * len(table) for table in self._tables if table is not None)
+        return sum(8 * len(table) for table in self._tables if table is not _NO_TABLE)
+
+
+def _home(key: int, around: int) -> int:
+    """Where a hash stands in its table unless others were there before; slots have two places each."""
+    return key >> _SHARD_BITS - 1 & around
 
 
 def _put(table: "array[int]", key: int, number: int) -> bool:
     """Set a number; True when the hash is new."""
-    slots = len(table) // 2
-    at = (key // _SHARDS) % slots
-    while (found := table[2 * at]) != _EMPTY:
+    around = len(table) - 2
+    at = _home(key, around)
+    while (found := table[at]) != _EMPTY:
         if found == key:
-            table[2 * at + 1] = number
+            table[at + 1] = number
             return False
-        at = (at + 1) % slots
-    table[2 * at], table[2 * at + 1] = key, number
+        at = at + 2 & around
+    table[at], table[at + 1] = key, number
     return True

@@ -1,6 +1,6 @@
 """Which addresses get no mail: a million of them in 28 to 52 MB, asked without touching the network.
 
-Of an address hash 64 bits are kept.  Among a million suppressions one address in 10**13 is taken for a suppressed
+Of an address hash 63 bits are kept.  Among a million suppressions one address in 10**13 is taken for a suppressed
 one by that; it gets no mail, which is the side to err on.
 
 Nearly every address that is asked for is suppressed nowhere.  A sieve says so with one look, whatever the scopes.
@@ -11,7 +11,7 @@ A whole domain is suppressed like an address, by the hash of ``@`` and the domai
 
 from collections.abc import Callable, Iterable
 
-from policy.hashed import HashedNumbers, Sieve
+from policy.hashed import HashedNumbers, Sieve, key_of
 from policy.trap_signals import BAD_DOMAIN, is_dead
 
 _DIGEST_BYTES = 16  # that a hash has at least; the first half of them is kept
@@ -24,14 +24,14 @@ _OTHER = "other"
 
 
 class Suppressed:
-    """Digests per scope, each with its reason and its beginning, and with its end where it has one.
+    """Hashes per scope, each with its reason and its beginning, and with its end where it has one.
 
     ``ending`` lets pass dead addresses with an end, which alone can come back.  ``on_domain`` hears the hash of each
     domain that is suppressed: there are few, and many results have the same.
     """
 
     def __init__(self) -> None:
-        self._scopes: dict[str, HashedNumbers] = {}  # scope -> digest -> since and reason in one number
+        self._scopes: dict[str, HashedNumbers] = {}  # scope -> hash -> since and reason in one number
         self._until: dict[str, HashedNumbers] = {}  # only those that end by themselves
         self._reasons: list[str] = []  # each once, however many have it
         self._numbers: dict[str, int] = {}
@@ -47,35 +47,35 @@ class Suppressed:
 
         One that is suppressed already stays so from its first time on; one whose time was over by then begins anew.
         """
-        digest = _digest(address_hash)
+        key = _key(address_hash)
         held = self._scopes.setdefault(scope, HashedNumbers())
         self._all.add(address_hash.lower())
-        known = held.get(digest)
+        known = held.get(key)
         begins = min(max(since, 0), _SINCE_LIMIT)
-        if known is not None and not self._was_over(digest, scope, since):
+        if known is not None and not self._was_over(key, scope, since):
             begins = known >> _REASON_BITS
-        held.put(digest, begins << _REASON_BITS | self._number(reason))
+        held.put(key, begins << _REASON_BITS | self._number(reason))
         if until is not None:
             if reason == BAD_DOMAIN:
                 if self.on_domain is not None:
                     self.on_domain(address_hash)
             elif is_dead(reason):
                 self.ending.add(address_hash.lower())
-            self._until.setdefault(scope, HashedNumbers()).put(digest, min(max(until, 0), _UNTIL_LIMIT))
+            self._until.setdefault(scope, HashedNumbers()).put(key, min(max(until, 0), _UNTIL_LIMIT))
         elif scope in self._until:
-            self._drop(self._until, scope, digest)
+            self._drop(self._until, scope, key)
 
-    def _was_over(self, digest: int, scope: str, at: int) -> bool:
+    def _was_over(self, key: int, scope: str, at: int) -> bool:
         ends = self._until.get(scope)
-        until = None if ends is None else ends.get(digest)
+        until = None if ends is None else ends.get(key)
         return until is not None and until <= at
 
     def lift(self, address_hash: str, scope: str) -> None:
         """Lift the suppression of an address within one scope."""
-        digest = _digest(address_hash)
+        key = _key(address_hash)
         for scopes in (self._scopes, self._until):
             if scope in scopes:
-                self._drop(scopes, scope, digest)
+                self._drop(scopes, scope, key)
 
     def reason(self, address_hash: str, scopes: Iterable[str], *, now: int) -> str | None:
         """Why an address is suppressed in the first of these scopes in which it is; None if it is not."""
@@ -86,21 +86,19 @@ class Suppressed:
 
         A text that is no address hash, as this project writes them, is nobody's and suppressed nowhere.
         """
-        held = [(self._scopes[scope], self._until.get(scope)) for scope in scopes if scope in self._scopes]
-        reasons, known = self._reasons, self._all
+        held = [(self._scopes[scope].get, self._until.get(scope)) for scope in scopes if scope in self._scopes]
+        reasons, key_in = self._reasons, self._all.looking()
+        not_yet = now + 1 << _REASON_BITS
 
         def reason(address_hash: str) -> str | None:
-            if address_hash not in known:
+            key = key_in(address_hash)
+            if key is None:
                 return None
-            try:
-                digest = _digest(address_hash)
-            except ValueError:
-                return None
-            for numbers, ends in held:
-                found = numbers.get(digest)
-                if found is None or found >> _REASON_BITS > now:
+            for number_of, ends in held:
+                found = number_of(key)
+                if found is None or found >= not_yet:
                     continue
-                until = None if ends is None else ends.get(digest)
+                until = None if ends is None else ends.get(key)
                 if until is None or now < until:
                     return reasons[found & _REASON_MASK]
             return None
@@ -113,17 +111,14 @@ class Suppressed:
 
     def past(self, address_hash: str, scopes: Iterable[str]) -> list[tuple[str, int, int | None]]:
         """What is remembered of an address: reason, since and until, whether it is in force or over."""
-        try:
-            digest = _digest(address_hash)
-        except ValueError:
-            return []
+        key = key_of(address_hash.lower(), _DIGITS)
         found: list[tuple[str, int, int | None]] = []
         for scope in scopes:
             held = self._scopes.get(scope)
-            number = None if held is None else held.get(digest)
+            number = None if held is None else held.get(key)
             if number is not None:
                 ends = self._until.get(scope)
-                until = None if ends is None else ends.get(digest)
+                until = None if ends is None else ends.get(key)
                 found.append((self._reasons[number & _REASON_MASK], number >> _REASON_BITS, until))
         return found
 
@@ -133,8 +128,8 @@ class Suppressed:
         return tables + sum(sieve.bytes_used() for sieve in (self._all, self.ending))
 
     @staticmethod
-    def _drop(scopes: dict[str, HashedNumbers], scope: str, digest: int) -> None:
-        scopes[scope].drop(digest)
+    def _drop(scopes: dict[str, HashedNumbers], scope: str, key: int) -> None:
+        scopes[scope].drop(key)
         if not len(scopes[scope]):
             del scopes[scope]
 
@@ -152,8 +147,7 @@ def _nobody(_address_hash: str) -> str | None:
     return None
 
 
-def _digest(address_hash: str) -> int:
-    digest = bytes.fromhex(address_hash)
-    if len(digest) < _DIGEST_BYTES:
+def _key(address_hash: str) -> int:
+    if len(bytes.fromhex(address_hash)) < _DIGEST_BYTES:
         raise ValueError(f"an address hash has at least {2 * _DIGEST_BYTES} hex digits")
-    return int.from_bytes(digest[: _DIGEST_BYTES // 2], "little") or 1
+    return key_of(address_hash.lower(), _DIGITS)
