@@ -86,6 +86,7 @@ FLOW: tuple[Step, ...] = (
     Step("worker.judge", "send", topics.COMMANDS, "reviews what nothing else would bring to mind"),
     Step("worker.judge", "receive", topics.COMMANDS, "obeys operators, and its own clock"),
     Step("worker.judge", "send", topics.DECISIONS, "explains every change of state"),
+    Step("worker.judge", "send", topics.AUDIT, "binds every decision and command to the one before it"),
     Step("worker.judge", "send", topics.CONTROL, "tells the sender what it may do now"),
     Step("operator", "send", topics.BRAKES, "`brake automation` and `brake sending` stop everything at once"),
     Step("worker.judge", "receive", topics.BRAKES, "decides without consequences while the automation is stopped"),
@@ -97,6 +98,7 @@ FLOW: tuple[Step, ...] = (
     Step("application", "receive", topics.RESULTS, "learns what became of its messages"),
     Step("application", "receive", topics.RATES, "follows the rates"),
     Step("application", "receive", topics.DECISIONS, "learns who was isolated, and why"),
+    Step("operator", "receive", topics.AUDIT, "`audit verify`, `audit list` and `audit export`"),
     Step("operator", "receive", topics.DEAD_LETTERS, "`dead-letters list` and `dead-letters replay`"),
 )
 

@@ -288,6 +288,17 @@ MEANINGS: dict[str, dict[str, str]] = {
         "ceiling": "the most that `source` allows its campaigns; `healthy`: anything",
         "source": "the scope whose ceiling it is, such as `tenant:NAME`",
     },
+    "AuditEntry": {
+        "scope": "what it is about; its log is a chain of its own",
+        "seq": "grows by one within the scope, from 1",
+        "at": "when it was decided",
+        "what": "how the log began; the policy's decision; an operator's command, carried out or refused",
+        "decision": "the decision, or the answer to the command, whole",
+        "cause": "the rates or the command that led to it",
+        "previous": "the hash of the entry before in this scope; empty in the first",
+        "hash": "SHA-256 of all other fields but `seal`, hex; of JSON with sorted keys and without spaces",
+        "seal": "number of the installation's keys, a colon, and an HMAC-SHA-256 of the hash, hex; null: not sealed",
+    },
     "Brake": {
         "brake": "`automation`: the policy's decisions; `sending`: all senders",
         "on": "true: pulled",

@@ -4,6 +4,7 @@ from typing import Literal
 
 import msgspec
 
+from schemas.audit import AuditEntry
 from schemas.base import Record
 from schemas.dead_letters import DeadLetter
 from schemas.delivery import DeliveryFrame, LedgerEntry
@@ -29,6 +30,7 @@ TRAPS = "mail.traps"
 RATES = "mail.reputation.rates"
 COMMANDS = "mail.commands"
 DECISIONS = "mail.reputation.decisions"
+AUDIT = "mail.audit"
 CONTROL = "mail.control"
 BRAKES = "mail.brakes"
 DEAD_LETTERS = "mail.dead-letters"
@@ -157,6 +159,13 @@ TOPICS: tuple[Topic, ...] = (
         records=(Decision,),
         keyed_by="scope",
         purpose="every change of state, with its reason and evidence",
+        retention_s=365 * DAY_S,
+    ),
+    Topic(
+        name=AUDIT,
+        records=(AuditEntry,),
+        keyed_by="scope",
+        purpose="every decision and every command, each bound to the one before it by its hash",
         retention_s=365 * DAY_S,
     ),
     Topic(
