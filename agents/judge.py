@@ -3,7 +3,8 @@
 Rates and commands come in, keyed by scope; policy.ladder decides; decisions and control go out.  The standing is in
 a table, so that epochs only grow and a stopped campaign stays stopped, whatever is restarted or replayed.
 
-A table value is ``[[applied rates offset, applied commands offset], standing, [[source, offset, decision], …]]``.
+A table value is ``[[applied rates offset, applied commands offset], standing, [[source, offset, decision, entry], …],
+[number and hash of the newest entry]]``, where an entry is that of the decision in the audit log, without the decision.
 Rates that change nothing are not written: applied again, they would change nothing again.  Commands always are.  The
 last decisions are kept with the event that led to them: when that event comes again, they go out again.
 """
@@ -18,24 +19,32 @@ import structlog
 from agents.homing import Homing
 from agents.ports import Known, Message, Publish, now_ms
 from agents.setting_aside import Aside
-from policy import ladder
-from policy.ladder import Standing
+from policy import auditing, ladder
+from policy.auditing import REFUSED, Head, Seal
+from policy.brakes import WITHIN_MS, capped, is_pulled
+from policy.judging import judge
+from policy.ladder import Around, Standing
 from policy.naming import campaign_scope
 from schemas.codec import Malformed, decode
+from schemas.delivery import Position
 from schemas.reputation import Command, Decision, RatesSnapshot
 from schemas.sending import Campaign
-from schemas.topics import CONTROL, DECISIONS
+from schemas.topics import AUDIT, COMMANDS as COMMANDS_TOPIC, CONTROL, DECISIONS, RATES as RATES_TOPIC
 from streams.metrics import Metrics
 
 log = structlog.get_logger()
 
 BARRIER_WITHIN_S = 5.0
 RATES, COMMANDS = 0, 1  # places of the offsets
-REFUSED = "refused"  # the rule of a decision that changes nothing
 _KEPT = 8
+_YOUNG_MS, _KEPT_AT_MOST = 60_000, 64  # younger ones may not be committed yet, and the audit log wants them all
 _SCOPE = campaign_scope("")
 
+_AUDIT = 3  # place of the audit log's head
+_TOPICS = (RATES_TOPIC, COMMANDS_TOPIC)
+
 Value = list[Any]  # Any: JSON; see the module's docstring
+Item = list[Any]
 
 
 class Judge:
@@ -49,6 +58,9 @@ class Judge:
         outlet: Publish,
         metrics: Metrics,
         partitions: int,
+        isolate_share: float = 0.2,
+        isolate_at_least: int = 3,
+        seal: Seal | None = None,
     ) -> None:
         self._standings = standings
         self._known = known
@@ -56,6 +68,10 @@ class Judge:
         self._metrics = metrics
         self._aside = Aside(outlet, metrics)
         self._homing = Homing(outlet, self._aside, partitions)
+        self._isolate_share = isolate_share
+        self._isolate_at_least = isolate_at_least
+        self._isolated: dict[str, int] = {}  # by ourselves within the hour, and when
+        self._seal = seal
 
     async def rates(self, message: Message) -> None:
         """Judge a campaign by its live windows; scopes within a campaign are for its sender and for people."""
@@ -114,25 +130,62 @@ class Judge:
             return
         standing = self._first(campaign, now) if held is None else msgspec.convert(held[1], Standing)
         try:
-            after, decision = ladder.step(
-                standing, scope=scope, campaign=campaign, now=now, rates=rates, command=command
-            )
+            after, decisions = self._judged(standing, scope, campaign, now, rates, command)
         except Exception as error:
             log.exception("judge failed", scope=scope, partition=message.partition, offset=message.offset)
             await self._aside.failed(message, "judge", error)
             return
-        if decision is None and command is not None:
-            decision = _refused(standing, scope, command, now)
-        if held is None or command is not None or decision is not None or after != standing:
-            self._standings[scope] = _value(held, source, message.offset, after, decision)
-        if decision is not None:
-            await self._decided(decision)
+        if not decisions and command is not None and (refused := _refused(standing, scope, command, now)) is not None:
+            decisions = [refused]
+        found = self._audited(message, source, scope, standing, campaign, held, decisions)
+        if found or command is not None or after != standing:
+            self._standings[scope] = _value(held, source, message.offset, after, found, now)
+        for one in found:
+            await self._tell(one)
+        for decision in decisions:
             self._metrics.decisions.labels(decision.to, decision.rule).inc()
             log.info(
-                "decision", campaign=campaign.campaign, state=decision.to, epoch=decision.epoch, reason=decision.reason
+                "decision",
+                campaign=campaign.campaign,
+                scope=decision.scope,
+                state=decision.to,
+                epoch=decision.epoch,
+                reason=decision.reason,
             )
-        if held is None or command is not None or decision is not None:
+        if held is None or command is not None or decisions:
             await self._control(after, campaign)
+
+    def _judged(
+        self,
+        standing: Standing,
+        scope: str,
+        campaign: Campaign,
+        now: int,
+        rates: RatesSnapshot | None,
+        command: Command | None,
+    ) -> tuple[Standing, list[Decision]]:
+        """Judge; and once more, if that would isolate more campaigns than policy may within an hour."""
+        is_stopped = is_pulled(self._known.brakes, "automation")
+        around = Around(is_stopped=is_stopped)
+        after, decisions = judge(
+            standing, scope=scope, campaign=campaign, now=now, rates=rates, command=command, around=around
+        )
+        if not any(one.to == "isolated" and one.by == "policy" and not one.dry_run for one in decisions):
+            return after, decisions
+        self._isolated = {name: at for name, at in self._isolated.items() if at > now - WITHIN_MS}
+        why = capped(
+            self._known.controls,
+            campaign=campaign.campaign,
+            now=now,
+            share=self._isolate_share,
+            at_least=self._isolate_at_least,
+            recent=self._isolated,
+        )
+        if why is None:
+            self._isolated[campaign.campaign] = now
+            return after, decisions
+        around = Around(is_stopped=is_stopped, capped=why)
+        return judge(standing, scope=scope, campaign=campaign, now=now, rates=rates, command=command, around=around)
 
     def _first(self, campaign: Campaign, now: int) -> Standing:
         """The standing of a campaign that the table does not know.
@@ -148,15 +201,53 @@ class Judge:
             fresh, state=control.state, epoch=control.epoch, reason=control.reason, since=control.at
         )
 
+    def _audited(
+        self,
+        message: Message,
+        source: int,
+        scope: str,
+        standing: Standing,
+        campaign: Campaign,
+        held: Value | None,
+        decisions: list[Decision],
+    ) -> list[Item]:
+        """Decisions with their entries in the audit log; before the first of a scope, where it stood."""
+        noted = [(auditing.audited_as(one), one) for one in decisions]
+        head = Head() if held is None or len(held) <= _AUDIT else Head(*held[_AUDIT])
+        if not head.seq:
+            begun = auditing.begun(
+                scope,
+                campaign.campaign,
+                state=standing.state,
+                epoch=standing.epoch,
+                reason=standing.reason,
+                at=standing.since,
+            )
+            noted = [("begun", begun), *noted]
+        cause = Position(topic=_TOPICS[source], partition=message.partition, offset=message.offset)
+        found: list[Item] = []
+        for what, one in noted:
+            decision = msgspec.to_builtins(one)
+            entry = auditing.entry(head, scope=scope, what=what, decision=decision, cause=cause, seal=self._seal)
+            head = auditing.head_of(entry)
+            found.append([source, message.offset, decision, entry])
+        return found
+
     async def _again(self, message: Message, source: int, scope: str, campaign: Campaign, held: Value) -> None:
         """An event that was applied before: what followed from it may not have reached its topics."""
-        for its_source, offset, decision in held[2]:
-            if (its_source, offset) == (source, message.offset):
-                await self._decided(msgspec.convert(decision, Decision))
+        for one in held[2]:
+            if one[:2] == [source, message.offset]:
+                await self._tell(one)
         await self._control(msgspec.convert(held[1], Standing), campaign)
 
-    async def _decided(self, decision: Decision) -> None:
-        await self._outlet.publish(DECISIONS, decision, key=decision.scope)
+    async def _tell(self, item: Item) -> None:
+        """Publish a decision and its entry in the audit log; said again, the entry is the same bytes."""
+        _, _, decision, *entries = item
+        for entry in entries:  # there is none with what an older version wrote
+            await self._outlet.forward(AUDIT, auditing.whole(entry, decision), key=entry["scope"])
+        if decision["rule"] != auditing.BEGUN:
+            told = msgspec.convert(decision, Decision)
+            await self._outlet.publish(DECISIONS, told, key=told.scope)
 
     async def _control(self, standing: Standing, campaign: Campaign) -> None:
         """Control dates from the decision: said again it is the same record, and ``at`` is since when it holds."""
@@ -183,9 +274,11 @@ def _refused(standing: Standing, scope: str, command: Command, now: int) -> Deci
     )
 
 
-def _value(held: Value | None, source: int, offset: int, standing: Standing, decision: Decision | None) -> Value:
+def _value(held: Value | None, source: int, offset: int, standing: Standing, found: list[Item], now: int) -> Value:
     offsets, kept = ([-1, -1], []) if held is None else (list(held[0]), list(held[2]))
     offsets[source] = offset
-    if decision is not None:
-        kept = [*kept, [source, offset, msgspec.to_builtins(decision)]][-_KEPT:]
-    return [offsets, msgspec.to_builtins(standing), kept]
+    kept = [*kept, *found][-_KEPT_AT_MOST:]
+    young = [one for one in kept[:-_KEPT] if one[2]["at"] > now - _YOUNG_MS]
+    kept = young + kept[-_KEPT:]
+    head = held[_AUDIT] if held is not None and len(held) > _AUDIT and not found else [*auditing.head_of(kept[-1][3])]
+    return [offsets, msgspec.to_builtins(standing), kept, head]

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from policy.templates import BadContent, Template
 from policy.traps import TrapFact
 from schemas.base import Record
-from schemas.reputation import Control, RatesSnapshot
+from schemas.reputation import Brake, Control, RatesSnapshot
 from schemas.sending import Campaign
 
 
@@ -61,6 +61,10 @@ class Known(Protocol):
     @property
     def rates(self) -> Mapping[str, RatesSnapshot]:
         """By scope."""
+
+    @property
+    def brakes(self) -> Mapping[str, Brake]:
+        """By name."""
 
     def suppressed_in(self, campaign: str, *, as_of: int | None = None) -> Callable[[str], str | None]:
         """Answers, for an address hash, why it gets no mail of a campaign; None if it may get it."""

@@ -3,7 +3,7 @@
 Everything is joined here and nothing happens at import: a function makes the app, ``streams.runtime.run`` runs it.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Any, ClassVar
 
 import structlog
@@ -20,6 +20,7 @@ from agents.reviews import EVERY_S, Reviews
 from agents.route import Route
 from agents.tally import Tally
 from agents.validate import Validate
+from policy.auditing import sealer
 from policy.settings import Settings, WrongSetting
 from policy.tokens import Keys
 from schemas.topics import CAMPAIGNS, COMMANDS, FEEDBACK, RATES, REQUESTS, RESULTS
@@ -47,6 +48,9 @@ OPTIONS: Mapping[str, Any] = {  # Any: Faust's settings are of many types
     "stream_buffer_maxsize": 64,
     "web_enabled": True,
 }
+
+VALIDATE, TALLY, JUDGE = "validate", "tally", "judge"
+PARTS = (VALIDATE, TALLY, JUDGE)
 
 Handle = Callable[[Message], Awaitable[None]]
 
@@ -123,12 +127,14 @@ def worker_app(
     bootstrap: str | None = None,
     app_id: str = WORKER,
     instance_id: str | None = None,
+    parts: Collection[str] = PARTS,
     options: Mapping[str, Any] | None = None,  # Any: Faust's settings
 ) -> WorkerApp:
     """Make a worker.  ``bootstrap`` is for an embedded broker; otherwise the setting ``kafka`` is taken.
 
     ``instance_id`` makes it a static member of the group: started again within ten seconds, even after a kill, it
-    gets its partitions back without a rebalance of the others.  Two workers must never share one.
+    gets its partitions back without a rebalance of the others.  Two workers must never share one.  ``parts`` leaves
+    out what is not to be measured.
     """
     servers = bootstrap or settings.kafka
     if not servers:
@@ -146,19 +152,25 @@ def worker_app(
         **{**OPTIONS, **static, **(options or {})},
     )
     outlet = Outlet(app, app.metrics)
-    route = Route(outlet, OutboundTopics(servers, settings))
+    if VALIDATE in parts:
+        _attach_validate(app, outlet, keys)
+    if TALLY in parts:
+        _attach_tally(app, outlet, keys)
+    if JUDGE in parts:
+        _attach_judge(app, outlet, keys)
+    return app
+
+
+def _attach_validate(app: WorkerApp, outlet: Outlet, keys: Keys) -> None:
     validate = Validate(
         known=app.catalogue,
         outlet=outlet,
-        route=route,
+        route=Route(outlet, OutboundTopics(app.bootstrap, app.settings)),
         keys=keys,
         metrics=app.metrics,
         recycled=app.catalogue.recycled,
     )
     _agent(app, "validate", REQUESTS, validate.handle)
-    _attach_tally(app, outlet, keys)
-    _attach_judge(app, outlet)
-    return app
 
 
 def _attach_tally(app: WorkerApp, outlet: Outlet, keys: Keys) -> None:
@@ -179,10 +191,19 @@ def _attach_tally(app: WorkerApp, outlet: Outlet, keys: Keys) -> None:
     _timer(app, WINDOWS_MOVE_EVERY_S, "windows", tally.snapshots.moved)
 
 
-def _attach_judge(app: WorkerApp, outlet: Outlet) -> None:
+def _attach_judge(app: WorkerApp, outlet: Outlet, keys: Keys) -> None:
     partitions = app.settings.partitions
     standings: SafeTable = app.table(STANDINGS, partitions=partitions)
-    judge = Judge(standings=standings, known=app.catalogue, outlet=outlet, metrics=app.metrics, partitions=partitions)
+    judge = Judge(
+        standings=standings,
+        known=app.catalogue,
+        outlet=outlet,
+        metrics=app.metrics,
+        partitions=partitions,
+        isolate_share=app.settings.isolate_percent / 100,
+        isolate_at_least=app.settings.isolate_at_least,
+        seal=sealer(keys),
+    )
     _agent(app, "judge-rates", RATES, judge.rates)
     _agent(app, "judge-commands", COMMANDS, judge.commands)
     reviews = Reviews(app.catalogue, outlet)

@@ -8,32 +8,45 @@ out once, and a release only if it was given after what it releases from.  In dr
 (see :mod:`policy.standing`); an operator's word counts.
 """
 
-from typing import assert_never
+from dataclasses import dataclass
 
 import msgspec
 
-from policy.reasons import of_command, operator_of
-from policy.signals import PAUSE_MS, Found, in_rates, in_time, is_clean
+from policy.obeying import OVERRIDDEN, effective, obey, refusal, under_ceiling
+from policy.reasons import of_override_over, of_stage
+from policy.signals import FRESH_MS, PAUSE_MS, Found, in_rates, in_time, is_clean
 from policy.standing import (
     Standing,
     against,
+    in_favour,
     is_old,
     with_baseline,
-    with_command,
     with_rates,
     without_old_baseline,
 )
 from policy.transitions import RUNGS, SENDS, TRANSITIONS
 from policy.verdicts import METRICS, verdicts
-from schemas.reputation import Command, Control, Decision, RatesSnapshot
+from policy.warming import ENGAGED_MS, STAGES, is_over, paced
+from schemas.reputation import Command, Control, Decision, Narrowed, RatesSnapshot
 from schemas.sending import Campaign, Pace
 
-__all__ = ["Standing", "control", "refusal", "start", "step", "throttled"]
+__all__ = ["CALM", "Around", "Standing", "control", "refusal", "start", "step", "throttled"]
 
 LONGEST_PAUSE_MS = 24 * 3_600_000
+STALE_MS = 3_600_000  # rates that are older decide nothing
 THROTTLED_TO = 0.1
-THROTTLED_AT_LEAST_PER_S = 1.0
-THROTTLED_WITHOUT_LIMIT_PER_S = 10.0
+_ISOLATIONS_KEPT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What holds for all campaigns: whether the automation is stopped, and why nobody may be isolated by it now."""
+
+    is_stopped: bool = False
+    capped: str | None = None
+
+
+CALM = Around()
 
 
 def start(now: int) -> Standing:
@@ -49,133 +62,84 @@ def step(
     now: int,
     rates: RatesSnapshot | None = None,
     command: Command | None = None,
+    around: Around = CALM,
 ) -> tuple[Standing, Decision | None]:
     """Take notice of rates or a command (``review``: of the time), and decide whether the state changes.
 
     With an operator's command the rates are only remembered.  A command that makes no decision has a reason for it:
     :func:`refusal`.
     """
-    if standing.shadow is not None and not campaign.dry_run:
+    if standing.shadow is not None and not _is_shadowed(standing, campaign, around):
         standing = msgspec.structs.replace(standing, shadow=None)
-    if rates is not None and is_old(standing, rates):
+    if rates is not None and (is_old(standing, rates) or now - rates.at > STALE_MS):
         rates = None
     if command is not None and command.command != "review":
         known = standing if rates is None else with_rates(standing, rates)
-        return _obey(known, scope, campaign, now, command)
+        act = under_ceiling if command.command == "ceiling" else obey
+        return act(known, scope, campaign, now, command)
+    if standing.override_until is not None and now >= standing.override_until:
+        return _override_over(standing, scope, campaign, now)
     if rates is not None:
-        standing, found = _judge(standing, campaign, now, rates)
+        standing, found = _judge(standing, campaign, now, rates, around)
         if found is not None:
-            return _move(standing, scope, campaign, now, rates.at, found)
+            return _move(standing, scope, campaign, now, rates.at, found, around)
     found = in_time(standing, campaign, now)
     if found is not None:
-        return _move(standing, scope, campaign, now, now, found)
-    return standing, None
+        return _move(standing, scope, campaign, now, now, found, around)
+    return _warm(standing, scope, campaign, now, around)
+
+
+def _is_shadowed(standing: Standing, campaign: Campaign, around: Around) -> bool:
+    """Does policy move only the shadow?"""
+    return campaign.dry_run or around.is_stopped or standing.operator == "overridden"
 
 
 def control(standing: Standing, campaign: Campaign, now: int) -> Control:
     """What the campaign's sender may do."""
-    reason = standing.reason
-    if standing.shadow is not None:
+    state, reason = effective(standing), standing.reason
+    if state != standing.state:
+        source, ceiling = max(standing.ceilings.items(), key=lambda pair: RUNGS[pair[1].state])
+        reason = f"{source}: {ceiling.reason}"
+    elif standing.operator == "overridden":
+        reason = f"{reason} (the policy says {standing.judged})"
+    elif standing.shadow is not None:
         reason = f"dry run, would be {standing.shadow}: {reason}"
+    stage = STAGES[standing.stage] if standing.stage is not None and state == "throttled" else None
+    share = 1.0 if state in ("healthy", "watched") else THROTTLED_TO if stage is None else stage.share
     return Control(
         campaign=campaign.campaign,
         epoch=standing.epoch,
-        may_send=standing.state in SENDS,
-        pace=campaign.pace if standing.state in ("healthy", "watched") else throttled(campaign.pace),
-        state=standing.state,
+        may_send=state in SENDS,
+        pace=campaign.pace if share == 1.0 else paced(campaign.pace, share),
+        state=state,
         reason=reason,
         at=now,
+        system=standing.judged if standing.under is None else standing.under,
+        operator=standing.operator,
+        by=standing.by,
+        providers={
+            name: Narrowed(
+                may_send=one.state in SENDS,
+                pace=throttled(campaign.pace),
+                state=one.state,
+                reason=one.reason,
+                until=one.until,
+            )
+            for name, one in standing.providers.items()
+            if RUNGS[one.state] >= RUNGS["throttled"]
+        },
+        engaged_since=standing.stage_since - ENGAGED_MS if stage is not None and stage.engaged_only else None,
     )
 
 
 def throttled(pace: Pace) -> Pace:
     """A tenth of a pace, at least one message per second, never more than before; 10 per second if it has no limit."""
-    cut = max(THROTTLED_AT_LEAST_PER_S, pace.per_second * THROTTLED_TO)
-    return Pace(
-        per_second=min(cut, pace.per_second) if pace.per_second > 0 else THROTTLED_WITHOUT_LIMIT_PER_S,
-        connections=max(1, int(pace.connections * THROTTLED_TO)),
-    )
+    return paced(pace, THROTTLED_TO)
 
 
-def refusal(standing: Standing, command: Command) -> str | None:
-    """Why a command will not be carried out, as a sentence for the operator; None when it will be."""
-    if command.id in standing.commands:
-        return "this command was carried out before; give it again to have it done again"
-    match command.command:
-        case "review":
-            return None
-        case "release":
-            return _refusal_to_release(standing, command)
-        case "isolate" | "retire":
-            if RUNGS[standing.state] >= RUNGS["isolated" if command.command == "isolate" else "retired"]:
-                return f"the campaign is {standing.state} already: {standing.reason}"
-            if command.at < standing.commanded_at:
-                return "a later command was carried out before this one arrived; look at the status and give it again"
-            return None
-        case _:
-            assert_never(command.command)
-
-
-def _refusal_to_release(standing: Standing, command: Command) -> str | None:
-    if standing.state == "retired":
-        return "a retired campaign stays retired; send under a new campaign id"
-    if standing.state == "healthy" and standing.shadow in (None, "healthy"):
-        return "the campaign is healthy; there is nothing to release it from"
-    if command.at < (standing.since if standing.cause_at is None else standing.cause_at):
-        return (
-            f"the campaign became {standing.judged} after this command was given; look at the status and give it again"
-        )
-    return None
-
-
-def _obey(
-    standing: Standing, scope: str, campaign: Campaign, now: int, command: Command
-) -> tuple[Standing, Decision | None]:
-    if command.command == "review" or refusal(standing, command) is not None:
-        return standing, None
-    after = TRANSITIONS[standing.state][command.command]
-    before = standing.judged if standing.state == after else standing.state
-    reason = of_command(command)
-    counts = standing.windows.get("24h")
-    moved = msgspec.structs.replace(
-        with_command(standing, command.id, command.at),
-        state=after,
-        shadow=None,
-        epoch=standing.epoch + 1,
-        since=now,
-        cause_at=command.at,
-        rule=command.command,
-        reason=reason,
-        by=operator_of(command),
-        until=None,
-        clean_since=None,
-        pauses=0,
-        evidence={},
-    )
-    if command.command == "release":
-        moved = msgspec.structs.replace(with_baseline(moved, now), windows={})
-    decision = Decision(
-        scope=scope,
-        campaign=campaign.campaign,
-        from_=before,
-        to=after,
-        at=now,
-        epoch=moved.epoch,
-        rule=command.command,
-        reason=reason,
-        evidence={
-            "rule": command.command,
-            "window": "24h",
-            "counts": None if counts is None else msgspec.to_builtins(counts),
-            "overrides": standing.reason,
-        },
-        by=moved.by,
-        command_id=command.id,
-    )
-    return moved, decision
-
-
-def _judge(standing: Standing, campaign: Campaign, now: int, rates: RatesSnapshot) -> tuple[Standing, Found | None]:
+def _judge(
+    standing: Standing, campaign: Campaign, now: int, rates: RatesSnapshot, around: Around
+) -> tuple[Standing, Found | None]:
     """Take notice of rates: the signal that leads furthest up from here, if any, and else since when all is well.
 
     A healthy standing is left as it is, so that a healthy campaign costs no write.
@@ -189,30 +153,63 @@ def _judge(standing: Standing, campaign: Campaign, now: int, rates: RatesSnapsho
     if standing.baseline_at is not None or not METRICS.keys() <= answers.keys():
         answers = verdicts(windows, campaign.limits)
     found = in_rates(standing, campaign, now, rates, windows, answers)
+    if around.capped is not None and not _is_shadowed(standing, campaign, around):
+        found = [_capped(standing, one, around.capped) for one in found]
     rungs = [RUNGS[TRANSITIONS[standing.judged][one.signal]] for one in found]
     if rungs and max(rungs) > RUNGS[standing.judged]:
         evidence = {metric: one.evidence for metric, one in answers.items()}
         return msgspec.structs.replace(with_rates(standing, rates), evidence=evidence), found[rungs.index(max(rungs))]
     if is_healthy:
         return standing, None
+    relapse = next((one for one in found if one.signal != "warning"), None)
+    if relapse is not None and standing.stage and standing.judged == "throttled":
+        return with_rates(standing, rates), msgspec.structs.replace(relapse, signal="breach")
     is_well = not found and is_clean(standing, campaign.limits)
-    clean_since = (standing.clean_since or rates.at) if is_well else None
-    return msgspec.structs.replace(standing, clean_since=clean_since), None
+    return msgspec.structs.replace(
+        standing,
+        clean_since=(standing.clean_since or rates.at) if is_well else None,
+        calm_since=None if found else (standing.calm_since or rates.at),
+    ), None
+
+
+def _capped(standing: Standing, found: Found, why: str) -> Found:
+    """A signal that would isolate, while the policy may not isolate anybody: it throttles, and a person is asked."""
+    if TRANSITIONS[standing.judged][found.signal] != "isolated" or standing.judged == "isolated":
+        return found
+    return Found(
+        "breach",
+        found.metric,
+        found.rule,
+        f"{found.reason}; to be isolated, but {why}: isolate it by hand, or look what is wrong",
+        {**found.evidence, "wanted": "isolated", "cap": why},
+    )
 
 
 def _move(
-    standing: Standing, scope: str, campaign: Campaign, now: int, cause_at: int, found: Found
+    standing: Standing, scope: str, campaign: Campaign, now: int, cause_at: int, found: Found, around: Around
 ) -> tuple[Standing, Decision]:
+    ends_override = found.signal == "pristine_trap" and standing.operator == "overridden" and not standing.is_approved
+    if ends_override:  # nobody agreed to that
+        standing = msgspec.structs.replace(standing, operator="enabled", override_until=None)
     before = standing.judged
     after = TRANSITIONS[before][found.signal]
+    is_shadowed = _is_shadowed(standing, campaign, around)
     pauses = standing.pauses + 1 if after == "paused" else 0 if after == "healthy" else standing.pauses
     until = now + min(PAUSE_MS << min(pauses - 1, 10), LONGEST_PAUSE_MS) if after == "paused" else None
     if found.signal == "cooled_down":
-        standing = with_baseline(standing, now)
+        standing = msgspec.structs.replace(with_baseline(standing, now), stage=0, stage_since=now, stage_accepted=0)
+    else:  # trouble of any kind begins the warming up anew, or ends it
+        has_relapsed = standing.stage is not None and before == after == "throttled"
+        standing = msgspec.structs.replace(
+            standing, stage=0 if has_relapsed else None, stage_since=now, stage_accepted=0
+        )
+    isolations = standing.isolations
+    if after == "isolated":
+        isolations = [*isolations, now][-_ISOLATIONS_KEPT:]
     moved = msgspec.structs.replace(
         standing,
-        state=standing.state if campaign.dry_run else after,
-        shadow=after if campaign.dry_run else None,
+        state=standing.state if is_shadowed else after,
+        shadow=after if is_shadowed else None,
         epoch=standing.epoch + 1,
         since=now,
         cause_at=cause_at,
@@ -221,7 +218,10 @@ def _move(
         by="policy",
         until=until,
         clean_since=None,
+        calm_since=now if found.signal == "cooled_down" else None,
         pauses=pauses,
+        isolations=isolations,
+        is_trapped=found.signal == "pristine_trap" or (standing.is_trapped and RUNGS[after] >= RUNGS[before]),
         evidence=standing.evidence if RUNGS[after] > RUNGS[before] else {},
         windows={} if after == "healthy" else standing.windows,
     )
@@ -236,6 +236,77 @@ def _move(
         reason=found.reason,
         evidence=found.evidence,
         until=until,
-        dry_run=campaign.dry_run,
+        dry_run=is_shadowed,
     )
     return moved, decision
+
+
+def _warm(
+    standing: Standing, scope: str, campaign: Campaign, now: int, around: Around
+) -> tuple[Standing, Decision | None]:
+    """The next stage of warming up, when the one before has shown what it had to."""
+    if standing.stage is None or standing.judged != "throttled":
+        return standing, None
+    counts = in_favour(standing, standing.windows, standing.seen_at).get("24h")
+    so_far = 0 if counts is None else counts.accepted
+    accepted = max(0, so_far - standing.stage_accepted)
+    if accepted and now - standing.seen_at > FRESH_MS:
+        return standing, None
+    if not is_over(began=standing.stage_since, calm_since=standing.calm_since, accepted=accepted, now=now):
+        return standing, None
+    following = standing.stage + 1
+    reason = of_stage(STAGES[following].says if following < len(STAGES) else None, accepted)
+    evidence = {"rule": "warmed", "stage": following, "accepted": accepted, "calm_since": standing.calm_since}
+    if following == len(STAGES):
+        return _move(standing, scope, campaign, now, now, Found("warmed", "", "warmed", reason, evidence), around)
+    moved = msgspec.structs.replace(
+        standing,
+        stage=following,
+        stage_since=now,
+        stage_accepted=so_far,
+        epoch=standing.epoch + 1,
+        since=now,
+        reason=reason,
+        by="policy",
+    )
+    return moved, Decision(
+        scope=scope,
+        campaign=campaign.campaign,
+        from_="throttled",
+        to="throttled",
+        at=now,
+        epoch=moved.epoch,
+        rule="warmed",
+        reason=reason,
+        evidence=evidence,
+        dry_run=_is_shadowed(standing, campaign, around),
+    )
+
+
+def _override_over(standing: Standing, scope: str, campaign: Campaign, now: int) -> tuple[Standing, Decision]:
+    """An override ends: what policy said meanwhile holds."""
+    after = standing.judged
+    reason = of_override_over(standing.reason, after)
+    moved = msgspec.structs.replace(
+        standing,
+        state=OVERRIDDEN if campaign.dry_run else after,
+        shadow=after if campaign.dry_run else None,
+        operator="enabled",
+        override_until=None,
+        is_approved=False,
+        epoch=standing.epoch + 1,
+        since=now,
+        reason=reason,
+        by="policy",
+    )
+    return moved, Decision(
+        scope=scope,
+        campaign=campaign.campaign,
+        from_=standing.state,
+        to=after,
+        at=now,
+        epoch=moved.epoch,
+        rule="override_over",
+        reason=reason,
+        evidence={"rule": "override_over", "overrides": standing.reason},
+    )

@@ -17,7 +17,7 @@ _SAID = {
     "trap_hit": "messages hit spam traps",
     "block": "answers of servers turned the sender away",
 }
-_DONE = {"isolate": "isolated", "release": "released", "retire": "retired"}
+_DONE = {"isolate": "isolated", "release": "released", "retire": "retired", "override": "overridden"}
 
 Evidence = dict[str, Any]  # Any: JSON, as it stands in Decision.evidence
 
@@ -92,6 +92,21 @@ def of_recovery(metric: str, verdict: Verdict | None, dwell_min: int) -> str:
 def of_command(command: Command) -> str:
     """``released by operator:ann: the list was cleaned``."""
     return f"{_DONE[command.command]} by {operator_of(command)}: {command.reason.strip() or 'no reason given'}"
+
+
+def of_stage(following: str | None, accepted: int) -> str:
+    """Why a campaign that warms up may do more: ``following`` is what, None for everything."""
+    shown = (
+        f"{accepted:,} messages were accepted in this stage, and no rate warns"
+        if accepted
+        else ("hardly anybody was left to show it, and no rate warns")
+    )
+    return f"{shown}: now {following}" if following else f"{shown}: it is warm"
+
+
+def of_override_over(overridden: str, state: str) -> str:
+    """Why a campaign that was allowed to send goes back to where policy has it."""
+    return f"the override is over ({overridden}); the policy says {state}"
 
 
 def operator_of(command: Command) -> str:

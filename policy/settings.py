@@ -316,6 +316,10 @@ class Settings:
         "pauses before a deferred message is tried again, the last one repeated; shorter for mail that is soon useless",
         "seconds,…",
     )
+    isolate_percent: int = _setting(
+        20, _whole(0, 100), "most campaigns that the policy isolates within an hour, of all campaigns", "per cent"
+    )
+    isolate_at_least: int = _setting(3, _whole(0, 10_000), "campaigns that it may isolate within an hour all the same")
     namespace: str = _setting("mailcordon", str, "Kubernetes namespace of the senders")
     image: str = _setting("mailcordon:0.1.0", str, "container image of the senders")
     log_level: str = _setting("info", _one_of("debug", "info", "warning", "error"), "what is logged")

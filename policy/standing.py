@@ -18,7 +18,7 @@ from collections.abc import Mapping
 import msgspec
 
 from policy.counts import MINUTE_MS, VECTOR, WINDOWS_MIN
-from schemas.reputation import Counts, RatesSnapshot, State
+from schemas.reputation import Counts, OperatorState, RatesSnapshot, State
 
 _COMMANDS_KEPT = 20
 _MADE_ANEW_MS = 3_600_000
@@ -27,6 +27,14 @@ _EVENTS = (
     *("trap_hit", "trap_hit_pristine", "trap_hit_recycled", "trap_hit_typo", "trap_weight"),
 )
 _NOTHING = Counts()
+
+
+class Ceiling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The most that a scope allows the campaigns in it."""
+
+    state: State
+    reason: str
+    at: int
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -38,6 +46,16 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     newest decision.  ``clean_since`` is the time from which the rates have been good enough to go back a step.
     ``windows``, ``seen_at`` and ``applied`` are from the newest rates seen while not healthy.  ``commands`` are the
     ids of the newest commands carried out, ``commanded_at`` the time of the newest.
+
+    ``operator`` is what operators say.  While they have isolated the campaign, ``under`` is where policy had it; while
+    they have overridden policy, which ends at ``override_until``, policy moves the shadow, and ``is_approved`` says
+    that a second person agreed.  ``isolations`` are the times at which policy isolated it, the newest three;
+    ``is_trapped`` says that a confirmed pristine trap led to where it is.
+
+    ``stage`` counts the steps of its warming up, which began at ``stage_since`` with ``stage_accepted`` messages;
+    ``calm_since`` is the time from which no rate has warned.  ``providers`` are the standings at single providers that
+    do not want it, ``ceilings`` what wider scopes allow, by scope; ``trial`` is where it would stand by its shadow
+    limits.
     """
 
     epoch: int
@@ -59,6 +77,19 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     baseline_at: int | None = None
     commands: list[str] = []
     commanded_at: int = 0
+    operator: OperatorState = "enabled"
+    under: State | None = None
+    override_until: int | None = None
+    is_approved: bool = False
+    isolations: list[int] = []
+    is_trapped: bool = False
+    stage: int | None = None
+    stage_since: int = 0
+    stage_accepted: int = 0
+    calm_since: int | None = None
+    providers: "dict[str, Standing]" = {}
+    ceilings: dict[str, Ceiling] = {}
+    trial: "Standing | None" = None
 
     @property
     def judged(self) -> State:

@@ -9,8 +9,9 @@
   events is left in the window, and no other metric warns; the newest rates are fresh.
 - ``cooled_down``: a pause is over.  A paused campaign sends nothing, so no rate could ever show that it got better;
   it tries again, throttled, and is judged by what is new.  Each further pause takes twice as long, up to a day.
+- ``warmed``: the last stage of warming up is over (:mod:`policy.warming`).
 - ``isolate``, ``release``, ``retire``: an operator's commands.  Nobody else leads out of ``isolated``; nothing leads
-  out of ``retired``.
+  out of ``retired``.  What was stopped comes back throttled and warms up.
 """
 
 from collections.abc import Mapping
@@ -28,6 +29,7 @@ Signal = Literal[
     "warning",
     "clean",
     "cooled_down",
+    "warmed",
     "isolate",
     "release",
     "retire",
@@ -55,6 +57,7 @@ TRANSITIONS: Mapping[State, Mapping[Signal, State]] = {
         "warning": "watched",
         "clean": "healthy",
         "cooled_down": "healthy",
+        "warmed": "healthy",
         "isolate": "isolated",
         "release": "healthy",
         "retire": "retired",
@@ -69,6 +72,7 @@ TRANSITIONS: Mapping[State, Mapping[Signal, State]] = {
         "warning": "watched",
         "clean": "healthy",
         "cooled_down": "watched",
+        "warmed": "watched",
         "isolate": "isolated",
         "release": "healthy",
         "retire": "retired",
@@ -83,6 +87,7 @@ TRANSITIONS: Mapping[State, Mapping[Signal, State]] = {
         "warning": "throttled",
         "clean": "watched",
         "cooled_down": "throttled",
+        "warmed": "healthy",
         "isolate": "isolated",
         "release": "healthy",
         "retire": "retired",
@@ -97,8 +102,9 @@ TRANSITIONS: Mapping[State, Mapping[Signal, State]] = {
         "warning": "paused",
         "clean": "paused",
         "cooled_down": "throttled",
+        "warmed": "paused",
         "isolate": "isolated",
-        "release": "healthy",
+        "release": "throttled",
         "retire": "retired",
     },
     "isolated": {
@@ -111,8 +117,9 @@ TRANSITIONS: Mapping[State, Mapping[Signal, State]] = {
         "warning": "isolated",
         "clean": "isolated",
         "cooled_down": "isolated",
+        "warmed": "isolated",
         "isolate": "isolated",
-        "release": "healthy",
+        "release": "throttled",
         "retire": "retired",
     },
     "retired": {
@@ -125,6 +132,7 @@ TRANSITIONS: Mapping[State, Mapping[Signal, State]] = {
         "warning": "retired",
         "clean": "retired",
         "cooled_down": "retired",
+        "warmed": "retired",
         "isolate": "retired",
         "release": "retired",
         "retire": "retired",

@@ -1,4 +1,4 @@
-"""A local copy of what the compacted topics say: campaigns, contents, suppressions, traps, control, rates.
+"""A local copy of what the compacted topics say: campaigns, contents, suppressions, traps, control, rates, brakes.
 
 Every process that decides something about mail keeps one.  It is read from the beginning without a consumer group,
 so each process has all of it; questions to it cost no round trip, and ``caught_up`` closes the gap of milliseconds
@@ -20,16 +20,16 @@ from policy.traps import TrapFact
 from schemas.base import Record
 from schemas.codec import Malformed, decode
 from schemas.feedback import Suppression
-from schemas.reputation import Control, RatesSnapshot
+from schemas.reputation import Brake, Control, RatesSnapshot
 from schemas.sending import Campaign, Content
-from schemas.topics import BY_NAME, CAMPAIGNS, CONTENTS, CONTROL, RATES, SUPPRESSIONS, TRAPS
+from schemas.topics import BRAKES, BY_NAME, CAMPAIGNS, CONTENTS, CONTROL, RATES, SUPPRESSIONS, TRAPS
 from streams.following import Follower
 from streams.suppressed import Suppressed
 from streams.traps import Traps
 
 log = structlog.get_logger()
 
-ALL = (CAMPAIGNS, CONTENTS, SUPPRESSIONS, TRAPS, CONTROL, RATES)
+ALL = (CAMPAIGNS, CONTENTS, SUPPRESSIONS, TRAPS, CONTROL, RATES, BRAKES)
 PLATFORM = "platform"
 
 R = TypeVar("R", bound=Record)
@@ -61,6 +61,7 @@ class Catalogue:
             TRAPS: self.traps.apply,
             CONTROL: self._control,
             RATES: self._rates,
+            BRAKES: self._brake,
         }
         self._apply = {topic: apply[topic] for topic in topics}
         self._follower = Follower(bootstrap, tuple(self._apply), client_id=client_id, apply=self._take)
@@ -73,6 +74,7 @@ class Catalogue:
         self.templates: dict[tuple[str, str], Template | BadContent] = {}
         self.controls: dict[str, Control] = {}  # by campaign
         self.rates: dict[str, RatesSnapshot] = {}  # by scope
+        self.brakes: dict[str, Brake] = {}
         self.suppressions = Suppressed()
         self.malformed = 0
 
@@ -220,6 +222,16 @@ class Catalogue:
                 if held is not None and held.epoch > control.epoch:
                     return False
                 self.controls[control.campaign] = control
+                return True
+
+    def _brake(self, key: str, raw: bytes | None) -> bool | Malformed:
+        if raw is None:
+            return self.brakes.pop(key, None) is not None
+        match decode(Brake, raw):
+            case Malformed() as malformed:
+                return malformed
+            case brake:
+                self.brakes[brake.brake] = brake
                 return True
 
     def _rates(self, key: str, raw: bytes | None) -> bool | Malformed:

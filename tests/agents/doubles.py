@@ -8,7 +8,7 @@ from policy.templates import BadContent, Template, compile_content
 from policy.traps import TrapFact
 from schemas.base import Record
 from schemas.codec import decode, encode
-from schemas.reputation import Control, RatesSnapshot
+from schemas.reputation import Brake, Control, RatesSnapshot
 from schemas.sending import Campaign, Content, Mailbox
 from streams.admin import TopicRefused
 
@@ -59,6 +59,7 @@ class Knowledge:
     templates: dict[tuple[str, str], Template | BadContent] = field(default_factory=dict)
     controls: dict[str, Control] = field(default_factory=dict)
     rates: dict[str, RatesSnapshot] = field(default_factory=dict)
+    brakes: dict[str, Brake] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
     traps: dict[str, TrapFact] = field(default_factory=dict)
     arriving: list[Campaign | Content] = field(default_factory=list)

@@ -69,7 +69,14 @@ TRAPPED = {"trap_hit": 1, "trap_hit_pristine": 1}
 
 
 def command(kind: CommandName, number: int = 1, **fields: Any) -> Command:
-    given = {"scope": SCOPE, "campaign": "spring", "reason": "because", "by": "operator:eve", "at": now_ms() + number}
+    given = {
+        "scope": SCOPE,
+        "campaign": "spring",
+        "reason": "because",
+        "by": "operator:eve",
+        "at": now_ms() + number,
+        "at_once": kind == "release",
+    }
     return Command(id=f"c-{number}", command=kind, **{**given, **fields})
 
 
@@ -266,7 +273,7 @@ async def test_a_record_in_a_strange_partition_is_sent_home() -> None:
 async def test_our_own_failure_is_kept_and_the_next_event_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench()
     with monkeypatch.context() as patched:
-        patched.setattr(module.ladder, "step", lambda *_, **__: 1 / 0)
+        patched.setattr(module, "judge", lambda *_, **__: 1 / 0)
         await bench.rates(snapshot(), 0)
     await bench.rates(snapshot(**TRAPPED), 1)
 

@@ -67,10 +67,19 @@ def rates(
     return RatesSnapshot(scope=SCOPE, at=at, windows=windows, applied=list(applied or ()))
 
 
-def asks(name: CommandName, at: int = T0, *, number: str = "1", by: str = "operator:ann") -> Command:
-    return Command(
-        id=f"{name}-{number}", scope=SCOPE, campaign="spring-sale", command=name, reason="list cleaned", by=by, at=at
-    )
+def asks(name: CommandName, at: int = T0, *, number: str = "1", by: str = "operator:ann", **fields: object) -> Command:
+    """A command; a release is one without warming up, unless that is said."""
+    basic = {
+        "id": f"{name}-{number}",
+        "scope": SCOPE,
+        "campaign": "spring-sale",
+        "command": name,
+        "reason": "list cleaned",
+        "by": by,
+        "at": at,
+        "at_once": name == "release",
+    }
+    return Command(**(basic | fields))  # type: ignore[arg-type]
 
 
 def seen(
@@ -126,7 +135,7 @@ def test_only_commands_lead_out_of_isolated() -> None:
 @pytest.mark.parametrize("state", STATES)
 def test_only_recovery_and_release_lead_down(state: State) -> None:
     down = {signal for signal, to in TRANSITIONS[state].items() if RUNGS[to] < RUNGS[state]}
-    assert down <= {"clean", "cooled_down", "release"}
+    assert down <= {"clean", "cooled_down", "warmed", "release"}
 
 
 @pytest.mark.parametrize("signal", ["pristine_trap", "grave", "breach", "warning", "isolate", "retire"])
@@ -447,26 +456,38 @@ COMMANDS = {
     ("healthy", "release"): None,
     ("healthy", "retire"): "retired",
     ("healthy", "review"): None,
+    ("healthy", "override"): None,
+    ("healthy", "ceiling"): None,
     ("watched", "isolate"): "isolated",
     ("watched", "release"): "healthy",
     ("watched", "retire"): "retired",
     ("watched", "review"): None,
+    ("watched", "override"): None,
+    ("watched", "ceiling"): None,
     ("throttled", "isolate"): "isolated",
     ("throttled", "release"): "healthy",
     ("throttled", "retire"): "retired",
     ("throttled", "review"): None,
+    ("throttled", "override"): "watched",
+    ("throttled", "ceiling"): None,
     ("paused", "isolate"): "isolated",
     ("paused", "release"): "healthy",
     ("paused", "retire"): "retired",
     ("paused", "review"): None,
+    ("paused", "override"): "watched",
+    ("paused", "ceiling"): None,
     ("isolated", "isolate"): None,
     ("isolated", "release"): "healthy",
     ("isolated", "retire"): "retired",
     ("isolated", "review"): None,
+    ("isolated", "override"): "watched",
+    ("isolated", "ceiling"): None,
     ("retired", "isolate"): None,
     ("retired", "release"): None,
     ("retired", "retire"): None,
     ("retired", "review"): None,
+    ("retired", "override"): None,
+    ("retired", "ceiling"): None,
 }
 
 
@@ -478,18 +499,19 @@ def test_the_table_of_commands_is_whole() -> None:
 def test_an_operators_command(pair: tuple[State, CommandName], after: State | None) -> None:
     before, name = pair
     standing = in_state(before)
-    command = asks(name, T0 + MINUTE, number="2")
+    command = asks(name, T0 + MINUTE, number="2", until=T0 + HOUR)
     moved, decision = step(standing, scope=SCOPE, campaign=CAMPAIGN, now=T0 + MINUTE, command=command)
     if after is None:
         assert decision is None
         assert (moved.state, moved.epoch) == (before, standing.epoch)
-        assert (refusal(standing, command) is None) is (name == "review")
+        assert (refusal(standing, command) is None) is (name in ("review", "ceiling"))
     else:
         assert refusal(standing, command) is None
         assert decision is not None
         assert (decision.from_, decision.to, decision.epoch) == (before, after, standing.epoch + 1)
         assert (decision.by, decision.command_id) == ("operator:ann", command.id)
-        assert decision.reason == f"{after if after != 'healthy' else 'released'} by operator:ann: list cleaned"
+        said = {"healthy": "released", "watched": "overridden"}.get(after, after)
+        assert decision.reason == f"{said} by operator:ann: list cleaned"
         assert moved.state == after
 
 
@@ -892,8 +914,8 @@ def test_epochs_grow_by_one_and_standing_and_decision_always_agree(
             continue
         assert decision.epoch == standing.epoch == before.epoch + 1
         assert decision.from_ in (before.state, before.judged)
-        assert decision.to == standing.judged
-        assert decision.from_ != decision.to
+        assert decision.to == (standing.state if decision.rule == "override" else standing.judged)
+        assert decision.from_ != decision.to or decision.rule == "warmed"
         assert decision.reason
         if decision.dry_run:
             assert standing.state == before.state

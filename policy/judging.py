@@ -1,0 +1,141 @@
+"""Judging: everything that one look at a campaign decides.
+
+Beside the ladder of the campaign itself (:mod:`policy.ladder`) these are
+
+- **single providers**: blocks are one server's opinion.  A provider that turns a campaign away is judged by its own
+  answers, on the same ladder, and only mail to it is slowed or paused.  What such a provider said is then left out of
+  the campaign's own rate of blocks: the smallest scope that explains the trouble answers for it.
+- **the trial**: where the campaign would stand by its shadow limits.  Its decisions are published under a scope of
+  their own, marked as dry run, and followed by nothing.
+
+The live judge and the backtest both call :func:`judge`, so that they cannot differ.
+"""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from policy.ladder import CALM, Around, Standing, start, step
+from policy.transitions import RUNGS
+from policy.verdicts import verdicts
+from schemas.reputation import Command, Counts, Decision, RatesSnapshot
+from schemas.sending import Campaign
+
+TRIAL = "/shadow"
+PROVIDER = "/provider:"
+
+
+def judge(
+    standing: Standing,
+    *,
+    scope: str,
+    campaign: Campaign,
+    now: int,
+    rates: RatesSnapshot | None = None,
+    command: Command | None = None,
+    around: Around = CALM,
+) -> tuple[Standing, list[Decision]]:
+    """Take notice of rates or a command; the decisions come in the order of their epochs."""
+    decisions: list[Decision] = []
+    is_ours = command is None or command.command == "review"
+    if is_ours and (standing.providers or (rates is not None and rates.providers)):
+        standing, found = _providers(standing, scope, campaign, now, rates, around)
+        decisions += found
+        if rates is not None:
+            rates = _without(standing, campaign, rates)
+    standing, decision = step(
+        standing, scope=scope, campaign=campaign, now=now, rates=rates, command=command, around=around
+    )
+    if decision is not None:
+        decisions.append(decision)
+    if is_ours and (campaign.shadow_limits is not None or standing.trial is not None):
+        standing, found = _trial(standing, scope, campaign, now, rates)
+        decisions += found
+    return standing, decisions
+
+
+def _providers(
+    standing: Standing, scope: str, campaign: Campaign, now: int, rates: RatesSnapshot | None, around: Around
+) -> tuple[Standing, list[Decision]]:
+    """Judge each provider by its own answers; each decision is an epoch of the campaign."""
+    decisions: list[Decision] = []
+    held = dict(standing.providers)
+    told = {} if rates is None else rates.providers
+    for name in sorted(held.keys() | told.keys()):
+        its_scope = f"{scope}{PROVIDER}{name}"
+        its_rates = None
+        if rates is not None and name in told:
+            windows = {window: _blocks(counts) for window, counts in told[name].items()}
+            its_rates = RatesSnapshot(scope=its_scope, at=rates.at, windows=windows)
+        after, decision = step(
+            held.get(name, start(now)), scope=its_scope, campaign=campaign, now=now, rates=its_rates, around=around
+        )
+        if decision is not None:
+            standing = msgspec.structs.replace(standing, epoch=standing.epoch + 1)
+            after = msgspec.structs.replace(after, epoch=standing.epoch)
+            decisions.append(msgspec.structs.replace(decision, epoch=standing.epoch))
+        if after.judged == "healthy":
+            held.pop(name, None)
+        else:
+            held[name] = after
+    if held != standing.providers:
+        standing = msgspec.structs.replace(standing, providers=held)
+    return standing, decisions
+
+
+def _blocks(counts: Counts) -> Counts:
+    return Counts(block=counts.block, attempts=counts.attempts)
+
+
+def _without(standing: Standing, campaign: Campaign, rates: RatesSnapshot) -> RatesSnapshot:
+    """The rates of a campaign without the answers of those providers that are judged by themselves."""
+    narrowed = [
+        rates.providers[name]
+        for name, one in standing.providers.items()
+        if name in rates.providers and RUNGS[one.judged] >= RUNGS["throttled"]
+    ]
+    if not narrowed:
+        return rates
+    windows = {
+        name: _less(counts, [one[name] for one in narrowed if name in one]) for name, counts in rates.windows.items()
+    }
+    return msgspec.structs.replace(rates, windows=windows, verdicts=verdicts(windows, campaign.limits))
+
+
+def _less(counts: Counts, others: list[Counts]) -> Counts:
+    return msgspec.structs.replace(
+        counts,
+        block=max(0, counts.block - sum(one.block for one in others)),
+        attempts=max(0, counts.attempts - sum(one.attempts for one in others)),
+    )
+
+
+def _trial(
+    standing: Standing, scope: str, campaign: Campaign, now: int, rates: RatesSnapshot | None
+) -> tuple[Standing, list[Decision]]:
+    """Judge once more, by the shadow limits."""
+    if campaign.shadow_limits is None:
+        return msgspec.structs.replace(standing, trial=None), []
+    tried = msgspec.structs.replace(campaign, limits=campaign.shadow_limits, dry_run=False)
+    before = start(now) if standing.trial is None else standing.trial
+    if rates is not None:  # the verdicts that came with them are by the limits in force
+        rates = msgspec.structs.replace(rates, verdicts={})
+    after, decision = step(before, scope=f"{scope}{TRIAL}", campaign=tried, now=now, rates=rates)
+    if after is not standing.trial and (decision is not None or standing.trial is not None or after != before):
+        standing = msgspec.structs.replace(standing, trial=after)
+    return standing, [] if decision is None else [msgspec.structs.replace(decision, dry_run=True)]
+
+
+def differences(decisions: list[Decision]) -> Mapping[str, tuple[Decision | None, Decision | None]]:
+    """By campaign: the newest decision that holds, and the newest of its trial, where the two differ."""
+    newest: dict[str, list[Decision | None]] = {}
+    for one in sorted(decisions, key=lambda one: (one.at, one.epoch)):
+        if PROVIDER in one.scope or one.rule == "refused":
+            continue
+        newest.setdefault(one.campaign, [None, None])[one.scope.endswith(TRIAL)] = one
+    states = {name: [None if one is None else one.to for one in pair] for name, pair in newest.items()}
+    return {
+        name: (held, tried)
+        for name, (held, tried) in newest.items()
+        if tried is not None and (states[name][0] or "healthy") != states[name][1]
+    }

@@ -1,0 +1,215 @@
+"""Obeying: what operators' commands do to a standing, and why one is refused.
+
+What policy says and what operators say are two things; the stricter holds.  An operator who isolates a campaign adds
+to what policy says, and a release takes both away.  An *override* is the one way around policy: for at most a day, and
+with a reason, a campaign sends although it was stopped, while policy goes on judging in its shadow.  Against a
+confirmed pristine trap it takes a second person, and so does releasing a campaign that policy isolated twice within a
+month.
+"""
+
+from typing import assert_never
+
+import msgspec
+
+from policy.reasons import of_command, operator_of
+from policy.standing import Ceiling, Standing, with_baseline, with_command
+from policy.transitions import RUNGS, SENDS, TRANSITIONS
+from schemas.reputation import Command, Decision, State
+from schemas.sending import Campaign
+
+LONGEST_OVERRIDE_MS = 24 * 3_600_000
+TWICE_WITHIN_MS = 30 * 86_400_000
+OVERRIDDEN: State = "watched"  # where a campaign stands whose stop is overridden
+
+
+def refusal(standing: Standing, command: Command) -> str | None:
+    """Why a command will not be carried out, as a sentence for the operator; None when it will be."""
+    if command.id in standing.commands:
+        return "this command was carried out before; give it again to have it done again"
+    match command.command:
+        case "review" | "ceiling":
+            return None
+        case "release":
+            return _refusal_to_release(standing, command)
+        case "override":
+            return _refusal_to_override(standing, command)
+        case "isolate" | "retire":
+            if RUNGS[standing.state] >= RUNGS["isolated" if command.command == "isolate" else "retired"]:
+                return f"the campaign is {standing.state} already: {standing.reason}"
+            return _overtaken(standing, command)
+        case _:
+            assert_never(command.command)
+
+
+def _overtaken(standing: Standing, command: Command) -> str | None:
+    if command.at < standing.commanded_at:
+        return "a later command was carried out before this one arrived; look at the status and give it again"
+    return None
+
+
+def _refusal_to_release(standing: Standing, command: Command) -> str | None:
+    if standing.state == "retired":
+        return "a retired campaign stays retired; send under a new campaign id"
+    is_nothing = standing.state == "healthy" and standing.shadow in (None, "healthy")
+    if is_nothing and not standing.providers and standing.stage is None:
+        return "the campaign is healthy; there is nothing to release it from"
+    if command.at < (standing.since if standing.cause_at is None else standing.cause_at):
+        return (
+            f"the campaign became {standing.judged} after this command was given; look at the status and give it again"
+        )
+    recent = [at for at in standing.isolations if standing.since - at < TWICE_WITHIN_MS]
+    if standing.judged == "isolated" and len(recent) > 1 and _second(command) is None:
+        return (
+            "the policy has isolated the campaign twice within 30 days; a second person has to agree "
+            "(--approved-by NAME), or retire it"
+        )
+    return None
+
+
+def _refusal_to_override(standing: Standing, command: Command) -> str | None:
+    if standing.operator == "isolated" or standing.state == "retired":
+        return f"an operator has {standing.state} the campaign, not the policy: there is nothing to override"
+    if standing.state in SENDS and standing.state != "throttled":
+        return f"the campaign is {standing.state} and sends; there is nothing to override"
+    if command.until is None or not command.at < command.until <= command.at + LONGEST_OVERRIDE_MS:
+        return "an override ends within 24 hours: give --for, such as 4h"
+    if command.at < standing.since:
+        return f"the campaign became {standing.judged} after this command was given; look at it and give it again"
+    if standing.is_trapped and _second(command) is None:
+        return "a confirmed pristine trap stopped the campaign; a second person has to agree (--approved-by NAME)"
+    return _overtaken(standing, command)
+
+
+def _second(command: Command) -> str | None:
+    """Who else agreed."""
+    second = (command.approved_by or "").removeprefix("operator:").strip()
+    return second if second and second.lower() != command.by.removeprefix("operator:").strip().lower() else None
+
+
+def obey(
+    standing: Standing, scope: str, campaign: Campaign, now: int, command: Command
+) -> tuple[Standing, Decision | None]:
+    """Carry a command out, unless it is refused."""
+    if refusal(standing, command) is not None:
+        return standing, None
+    match command.command:
+        case "review" | "ceiling":
+            return standing, None
+        case "override":
+            after = OVERRIDDEN
+        case "release" if command.at_once:
+            after = "healthy"
+        case name:
+            after = TRANSITIONS[standing.state][name]
+    before = standing.judged if standing.state == after else standing.state
+    reason = of_command(command)
+    moved = _moved(standing, campaign, now, command, after)
+    counts = standing.windows.get("24h")
+    decision = Decision(
+        scope=scope,
+        campaign=campaign.campaign,
+        from_=before,
+        to=after,
+        at=now,
+        epoch=moved.epoch,
+        rule=command.command,
+        reason=reason,
+        evidence={
+            "rule": command.command,
+            "window": "24h",
+            "counts": None if counts is None else msgspec.to_builtins(counts),
+            "overrides": standing.reason,
+            **({"approved_by": second} if (second := _second(command)) else {}),
+        },
+        until=command.until if command.command == "override" else None,
+        by=moved.by,
+        command_id=command.id,
+    )
+    return moved, decision
+
+
+def _moved(standing: Standing, campaign: Campaign, now: int, command: Command, after: State) -> Standing:
+    moved = msgspec.structs.replace(
+        with_command(standing, command.id, command.at),
+        state=after,
+        shadow=None,
+        epoch=standing.epoch + 1,
+        since=now,
+        cause_at=command.at,
+        rule=command.command,
+        reason=of_command(command),
+        by=operator_of(command),
+        until=None,
+        clean_since=None,
+        calm_since=None,
+        pauses=0,
+        evidence={},
+        operator="enabled",
+        under=None,
+        override_until=None,
+        is_approved=False,
+        is_trapped=standing.is_trapped and command.command != "release",
+        stage=None,
+    )
+    match command.command:
+        case "release":
+            warms = after == "throttled"
+            return msgspec.structs.replace(
+                with_baseline(moved, now),
+                windows={},
+                providers={},
+                stage=0 if warms else None,
+                stage_since=now,
+                stage_accepted=0,
+                calm_since=now,
+            )
+        case "override":
+            return msgspec.structs.replace(
+                moved,
+                shadow=standing.judged,
+                operator="overridden",
+                override_until=command.until,
+                is_approved=_second(command) is not None,
+                rule=standing.rule,
+                until=standing.until,
+                pauses=standing.pauses,
+                evidence=standing.evidence,
+            )
+        case "isolate":
+            return msgspec.structs.replace(moved, operator="isolated", under=standing.judged)
+        case _:
+            return moved
+
+
+def under_ceiling(
+    standing: Standing, scope: str, campaign: Campaign, now: int, command: Command
+) -> tuple[Standing, Decision | None]:
+    """Take notice of what a wider scope allows; a decision if that changes what the campaign may do."""
+    source, state = command.source, command.ceiling
+    held = standing.ceilings.get(source or "")
+    if source is None or state is None or (held is not None and command.at < held.at):
+        return standing, None
+    ceilings = {name: one for name, one in standing.ceilings.items() if name != source}
+    if state != "healthy":
+        ceilings[source] = Ceiling(state=state, reason=command.reason, at=command.at)
+    before, after = effective(standing), effective(msgspec.structs.replace(standing, ceilings=ceilings))
+    if before == after or campaign.dry_run:
+        return msgspec.structs.replace(standing, ceilings=ceilings), None
+    moved = msgspec.structs.replace(standing, ceilings=ceilings, epoch=standing.epoch + 1, since=now)
+    decision = Decision(
+        scope=scope,
+        campaign=campaign.campaign,
+        from_=before,
+        to=after,
+        at=now,
+        epoch=moved.epoch,
+        rule="ceiling",
+        reason=f"{source}: {command.reason}",
+        evidence={"rule": "ceiling", "source": source, "by_itself": standing.state},
+    )
+    return moved, decision
+
+
+def effective(standing: Standing) -> State:
+    """What holds: the stricter of what the campaign's own standing says and what wider scopes allow."""
+    return max((standing.state, *(one.state for one in standing.ceilings.values())), key=RUNGS.__getitem__)
