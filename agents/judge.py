@@ -29,7 +29,7 @@ from schemas.codec import Malformed, decode
 from schemas.delivery import Position
 from schemas.reputation import Command, Decision, RatesSnapshot
 from schemas.sending import Campaign
-from schemas.topics import AUDIT, COMMANDS as COMMANDS_TOPIC, CONTROL, DECISIONS, RATES as RATES_TOPIC
+from schemas.topics import AUDIT, CONTROL, DECISIONS
 from streams.metrics import Metrics
 
 log = structlog.get_logger()
@@ -41,7 +41,6 @@ _YOUNG_MS, _KEPT_AT_MOST = 60_000, 64  # younger ones may not be committed yet, 
 _SCOPE = campaign_scope("")
 
 _AUDIT = 3  # place of the audit log's head
-_TOPICS = (RATES_TOPIC, COMMANDS_TOPIC)
 
 Value = list[Any]  # Any: JSON; see the module's docstring
 Item = list[Any]
@@ -224,7 +223,7 @@ class Judge:
                 at=standing.since,
             )
             noted = [("begun", begun), *noted]
-        cause = Position(topic=_TOPICS[source], partition=message.partition, offset=message.offset)
+        cause = Position(topic=message.topic, partition=message.partition, offset=message.offset)
         found: list[Item] = []
         for what, one in noted:
             decision = msgspec.to_builtins(one)

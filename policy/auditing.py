@@ -25,13 +25,14 @@ from schemas.delivery import Position
 from schemas.reputation import Decision, State
 
 FIRST = ""  # what the first entry has for the hash of the one before
+REFUSED = "refused"  # the rule of a decision that changes nothing
+BEGUN = "begun"  # the rule of what the first entry says
 
 Entry = dict[str, Any]  # Any: JSON, as it stands in the topic
 Seal = Callable[[str], str]
 Fault = Literal["unreadable", "changed", "seal", "doubled", "reordered", "missing", "broken", "cut_off", "head"]
 
 _SEALED_AS = b"mailcordon audit 1\0"
-_BEGUN = "begun"
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
@@ -45,20 +46,31 @@ class Head(NamedTuple):
 def entry(
     head: Head, *, scope: str, what: AuditedAs, decision: Mapping[str, Any], cause: Position, seal: Seal | None = None
 ) -> Entry:
-    """The next entry of a chain, as it goes to its topic."""
+    """The next entry of a chain, without its decision; :func:`whole` puts the two together."""
     made: Entry = {
         "v": 1,
         "scope": scope,
         "seq": head.seq + 1,
         "at": decision["at"],
         "what": what,
-        "decision": decision,
         "cause": msgspec.to_builtins(cause),
         "previous": head.hash,
     }
-    made["hash"] = hash_of(msgspec.json.decode(msgspec.json.encode(made)))
+    made["hash"] = hash_of(msgspec.json.decode(whole(made, decision)))
     made["seal"] = None if seal is None else seal(made["hash"])
     return made
+
+
+def whole(made: Entry, decision: Mapping[str, Any]) -> bytes:
+    """An entry as it goes to its topic: the same bytes whenever it is made of the same two."""
+    return msgspec.json.encode(made | {"decision": decision})
+
+
+def audited_as(decision: Decision) -> AuditedAs:
+    """What a decision of the judge is called in the log."""
+    if decision.rule == REFUSED:
+        return "refused"
+    return "decision" if decision.by == "policy" else "command"
 
 
 def head_of(made: Mapping[str, Any]) -> Head:
@@ -69,7 +81,7 @@ def head_of(made: Mapping[str, Any]) -> Head:
 def begun(scope: str, campaign: str, *, state: State, epoch: int, reason: str, at: int) -> Decision:
     """What the first entry says: where the scope stood when its chain began."""
     return Decision(
-        scope=scope, campaign=campaign, from_=state, to=state, at=at, epoch=epoch, rule=_BEGUN, reason=reason
+        scope=scope, campaign=campaign, from_=state, to=state, at=at, epoch=epoch, rule=BEGUN, reason=reason
     )
 
 

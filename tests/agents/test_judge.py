@@ -6,6 +6,7 @@ from agents import judge as module
 from agents.judge import Judge
 from agents.ports import now_ms
 from agents.reviews import AGAIN_MS, Reviews
+from policy.auditing import Seal
 from policy.naming import campaign_scope
 from schemas.base import Record
 from schemas.codec import encode
@@ -30,14 +31,21 @@ class Standings(dict[str, Any]):
 
 
 class Bench:
-    def __init__(self, standings: Standings | None = None, known: Knowledge | None = None) -> None:
+    def __init__(
+        self, standings: Standings | None = None, known: Knowledge | None = None, seal: Seal | None = None
+    ) -> None:
         self.out = Outbox()
         self.standings = Standings() if standings is None else standings
         self.known = known or Knowledge()
         if known is None:
             self.known.learn(campaign())
         self.judge = Judge(
-            standings=self.standings, known=self.known, outlet=self.out, metrics=Metrics(), partitions=PARTITIONS
+            standings=self.standings,
+            known=self.known,
+            outlet=self.out,
+            metrics=Metrics(),
+            partitions=PARTITIONS,
+            seal=seal,
         )
 
     async def rates(self, snapshot: Record | bytes, offset: int, partition: int = HOME) -> None:
