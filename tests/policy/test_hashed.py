@@ -10,6 +10,22 @@ ORDERS = st.lists(st.tuples(KEYS, st.none() | st.integers(0, 2**64 - 1)), max_si
 
 
 @given(ORDERS)
+def test_with_signs_it_behaves_as_a_dictionary_too(orders: list[tuple[int, int | None]]) -> None:
+    numbers, model = HashedNumbers(signed=True), dict[int, int]()
+    for unsigned, number in orders:
+        key = unsigned - 2**63 or 1
+        if number is None:
+            numbers.drop(key)
+            model.pop(key, None)
+        else:
+            numbers.put(key, number - 2**63)
+            model[key] = number - 2**63
+
+    assert dict(numbers) == model
+    assert all(numbers.get(unsigned - 2**63 or 1) == model.get(unsigned - 2**63 or 1) for unsigned, _ in orders)
+
+
+@given(ORDERS)
 def test_it_behaves_as_a_dictionary(orders: list[tuple[int, int | None]]) -> None:
     numbers, model = HashedNumbers(), dict[int, int]()
     for key, number in orders:
@@ -30,7 +46,7 @@ TEXTS = st.lists(st.text(alphabet="0123456789abcdef", min_size=1, max_size=20))
 
 @given(TEXTS, TEXTS)
 def test_a_sieve_lets_pass_whatever_was_put_in(put: list[str], asked: list[str]) -> None:
-    sieve = Sieve(16)
+    sieve = Sieve()
     for text in put:
         sieve.add(text)
     passing = set(sieve.passing([*put, None, *asked]))
@@ -43,7 +59,7 @@ def test_a_sieve_lets_pass_whatever_was_put_in(put: list[str], asked: list[str])
 
 def test_a_sieve_holds_back_nearly_everything_else() -> None:
     chance = random.Random(1)
-    sieve = Sieve(16)
+    sieve = Sieve()
     others = [chance.randbytes(32).hex() for _ in range(10_000)]
     assert sieve.passing(others) == []
     for _ in range(200_000):

@@ -5,7 +5,7 @@ import pytest
 
 from policy.ladder import Around, Standing, control, refusal, start, step
 from policy.obeying import LONGEST_OVERRIDE_MS
-from schemas.reputation import Command, Decision
+from schemas.reputation import Command, Counts, Decision
 from tests.policy.test_ladder import (
     CAMPAIGN,
     CLEAN,
@@ -131,7 +131,7 @@ def test_after_a_month_one_person_is_enough_again() -> None:
     assert refusal(standing, asks("release", T0 + 33 * 24 * HOUR, number="2")) is None
 
 
-def rates_of_a_new_day() -> object:
+def rates_of_a_new_day() -> Counts:
     return msgspec.structs.replace(GRAVE, accepted=900, hard_bounce=100)
 
 
@@ -140,7 +140,7 @@ def rates_of_a_new_day() -> object:
 
 def ceiling(state: str, at: int = T0 + MINUTE, source: str = "tenant:shop", number: str = "1") -> Command:
     fields = {"ceiling": state, "source": source, "reason": "its campaigns together bounce too much", "by": "policy"}
-    return asks("ceiling", at, number=number, **fields)  # type: ignore[arg-type]
+    return asks("ceiling", at, number=number, **fields)
 
 
 def test_a_wider_scope_allows_less_than_the_campaign_by_itself() -> None:
