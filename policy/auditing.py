@@ -204,9 +204,8 @@ def _read(line: Line, seal: Seal | None, wrong: list[Wrong]) -> _Found | None:
     if isinstance(record, Malformed):
         wrong.append(Wrong("unreadable", "", None, f"{line.where} is no audit entry: {record.explain}"))
         return None
-    value: Entry = msgspec.json.decode(line.raw)
     named = f"{line.where}: entry {record.seq} of {record.scope}"
-    if msgspec.json.encode(value) != line.raw or hash_of(value) != record.hash:
+    if not _is_whole(line.raw, record.hash):
         wrong.append(Wrong("changed", record.scope, record.seq, f"{named} is not what it was when it was written"))
     is_sealed = seal is not None and hmac.compare_digest((record.seal or "").encode(), seal(record.hash).encode())
     if seal is not None and not is_sealed:
@@ -215,6 +214,15 @@ def _read(line: Line, seal: Seal | None, wrong: list[Wrong]) -> _Found | None:
         )
         wrong.append(Wrong("seal", record.scope, record.seq, f"{named} has {why}"))
     return _Found(record, hashlib.sha256(line.raw).digest(), line.where, is_sealed)
+
+
+def _is_whole(raw: bytes, hashed: str) -> bool:
+    """Are these the very bytes that were hashed?"""
+    try:
+        value: Entry = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # within what the record does not know
+        return False
+    return msgspec.json.encode(value) == raw and hash_of(value) == hashed
 
 
 def _follow(scope: str, own: Sequence[_Found], wrong: list[Wrong], forked: list[str], *, may_begin: bool) -> Chain:
