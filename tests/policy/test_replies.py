@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from policy.replies import Reading, RuleBook, WrongRules, category_of, classify, put_in_force, shipped, shipped_text
@@ -254,6 +254,57 @@ def test_what_is_our_fault_is_never_taken_for_a_dead_address(category: str, repl
             for provider in ("other", "google", "microsoft", "qq", "apple"):
                 reading = classify(code=code, enhanced=enhanced, text=said, provider=provider)
                 assert not reading.suppress, (code, enhanced, said, provider, reading)
+
+
+HARD_CODES = [
+    (550, "5.1.1"), (550, "5.1.0"), (550, "5.1.2"), (550, "5.1.3"), (550, "5.1.6"), (550, "5.1.10"), (550, "5.2.1"),
+    (550, "5.7.17"), (550, "5.4.1"), (550, "5.4.310"), (550, "5.0.0"), (521, None), (556, None),
+]  # fmt: skip
+
+
+def _means_unknown(text: str, enhanced: str | None) -> bool:
+    """Exchange at the edge says so of every address that its directory does not have."""
+    return enhanced == "5.4.1" and "Recipient address rejected: Access denied" in text
+
+
+def _not_about_the_recipient() -> list[str]:
+    """The wordings of the table, and those of all tables whose category is no doing of the recipient."""
+    texts = [line for (line,) in _lines("replies_not_about_the_recipient.txt")]
+    found = [(row[0], row[-1]) for name in ("replies_samples.tsv", "replies_wordings.tsv") for row in _lines(name)]
+    for category, reply in found:
+        code, _, text = split(reply)
+        read = classify(code=None, enhanced=None, text=text)
+        by_words = read.category == category and not read.rule.startswith(("code ", "enhanced "))
+        if category_of(category).kind in ("block", "throttle", "config") and by_words and code and code >= 500:
+            texts.append(text)
+    return texts
+
+
+@pytest.mark.parametrize(("code", "enhanced"), HARD_CODES)
+def test_no_code_makes_an_address_dead_when_the_words_are_about_us(code: int, enhanced: str | None) -> None:
+    dead = [
+        text
+        for text in _not_about_the_recipient()
+        if classify(code=code, enhanced=enhanced, text=text).suppress and not _means_unknown(text, enhanced)
+    ]
+    assert dead == []
+
+
+@given(
+    st.sampled_from(_not_about_the_recipient()),
+    st.sampled_from(HARD_CODES),
+    st.sampled_from(
+        ["", "<a@example.com>: ", "host mx.example.com[192.0.2.1] said: 550 5.1.1 ", "Error: ", "SMTP; 550 "]
+    ),
+    st.sampled_from(["", " (in reply to RCPT TO command)", ".", " [mx-7f3]", " (state 14)"]),
+    st.sampled_from(["google", "microsoft", "yahoo", "apple", "orange", "qq", "comcast", "other"]),
+)
+def test_nor_do_words_around_them(
+    text: str, codes: tuple[int, str | None], before: str, after: str, provider: str
+) -> None:
+    code, enhanced = codes
+    assume(not _means_unknown(text, enhanced))
+    assert not classify(code=code, enhanced=enhanced, text=f"{before}{text}{after}", provider=provider).suppress
 
 
 def test_every_shipped_rule_reads_its_own_samples() -> None:
