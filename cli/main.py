@@ -5,6 +5,7 @@ import logging
 import click
 
 from cli import (
+    brakes,
     campaigns,
     check,
     dead_letters,
@@ -18,6 +19,7 @@ from cli import (
     suppressions,
     topics,
     traps,
+    verify_counts,
 )
 from cli.demo.command import demo
 
@@ -71,10 +73,14 @@ for command in (
     decisions.why,
     decisions.isolate,
     decisions.release,
+    decisions.override,
+    brakes.brake,
+    brakes.shadow,
     suppressions.suppress,
     rules.rules,
     feedback.feedback,
     traps.traps,
+    verify_counts.verify_counts,
     dead_letters.dead_letters,
     egress.egress,
     topics.topics,

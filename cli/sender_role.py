@@ -22,7 +22,7 @@ from policy.providers import Providers
 from policy.settings import Endpoint, Settings
 from policy.shaping import Shaping, WrongShaping
 from policy.tokens import Keys
-from schemas.topics import CAMPAIGNS, CONTENTS, CONTROL, SUPPRESSIONS
+from schemas.topics import BRAKES, CAMPAIGNS, CONTENTS, CONTROL, SUPPRESSIONS
 from smtp.client import Bounds as HopBounds
 from smtp.client import SmtpMailer
 from smtp.dkim import Key, UnusableKey, keys_for
@@ -40,7 +40,7 @@ from streams.sender_kafka import SESSION_S, CannotRead, KafkaInbox, KafkaLedger,
 
 log = structlog.get_logger()
 
-BOARD = (CAMPAIGNS, CONTENTS, SUPPRESSIONS, CONTROL)
+BOARD = (CAMPAIGNS, CONTENTS, SUPPRESSIONS, CONTROL, BRAKES)
 
 
 async def run_sender(

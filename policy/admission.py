@@ -169,6 +169,7 @@ class _Desk:
             vars=recipient.vars,
             source=recipient.source,
             flags=tuple(one.screen for one in objections),
+            last_seen_at=recipient.last_seen_at,
         )
 
     def _objections(self, recipient: Recipient, checked: CheckedAddress, hashed: str) -> list[Objection]:

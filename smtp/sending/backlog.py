@@ -82,7 +82,8 @@ class Lane:
 class Job:
     """One message on its way.
 
-    ``attempts`` were made, the first at ``first_at``; its age counts from ``starts_at`` (ms).
+    ``attempts`` were made, the first at ``first_at``; its age counts from ``starts_at`` (ms).  ``turn_at`` is when it
+    is its turn at a provider to which less may go than elsewhere; 0 before that is asked.
     """
 
     lane: Lane
@@ -96,6 +97,7 @@ class Job:
     attempts: int = 0
     first_at: int | None = None
     group: str = ""
+    turn_at: int = 0
 
     @property
     def message_id(self) -> str:

@@ -1,7 +1,7 @@
 """One message: is it still to be sent, when is its turn, what came of it.
 
-In this order, because each step may be the last: too old, suppressed, its servers are left alone, not its turn, no
-message can be made of it; then the intent is written down, then it is sent.
+In this order, because each step may be the last: too old, suppressed, held back for now, its servers are left alone,
+not its turn, no message can be made of it; then the intent is written down, then it is sent.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,6 +27,8 @@ log = structlog.get_logger()
 
 LOOK_AGAIN_S = 0.05
 _CATCH_UP_WITHIN_S = 5.0
+_ASK_AGAIN_MS = 600_000  # what control holds back is asked about again
+_NOT_AT_ONCE_MS = 1_000
 _NO_RESULT = "the sender ended between its intent to send the message and the result"
 _TOO_OLD = "its time was over before it could be sent"
 
@@ -63,6 +65,7 @@ class Delivery:
         self._metrics = metrics
         self._plan_s = plan_s
         self._bucket = Bucket()
+        self._turns: dict[str, int] = {}  # at providers to which less may go: when the next message may
         self.takes_nothing_new = False
         self.begins_nothing = False
 
@@ -96,8 +99,8 @@ class Delivery:
         """The envelope when the message's turn has come; None when it is settled or waits again."""
         if self._is_over(job, campaign):
             return None
-        if closed_for_s := self._mailer.closed_for_s(job.domain):
-            self._later(job, self._clock.now() + max(1, round(closed_for_s * 1000)))
+        if due := self._not_before(job):
+            self._later(job, due)
             return None
         is_paced = self._gate.per_second > 0
         if not await self._turn(job):
@@ -110,6 +113,35 @@ class Delivery:
             self._settle(job, self._known(job).result("bounced", category=envelope.reason, text=envelope.explain))
             return None
         return envelope
+
+    def _not_before(self, job: Job) -> int:
+        """When to look at a message again that has to wait although the campaign may send; 0 when it need not."""
+        now = self._clock.now()
+        if self._gate.is_selective and (due := self._held_back_until(job, now)) > now:
+            return due
+        job.turn_at = 0
+        if closed_for_s := self._mailer.closed_for_s(job.domain):
+            return now + max(1, round(closed_for_s * 1000))
+        return 0
+
+    def _held_back_until(self, job: Job, now: int) -> int:
+        """What control says of this recipient and this provider alone.
+
+        A message for a provider that is slowed gets its turn once, and goes when that has come.
+        """
+        if self._gate.holds_back(job.message.last_seen_at):
+            return now + _ASK_AGAIN_MS
+        provider = self._mailer.provider_of(job.domain)
+        narrowed = self._gate.narrowed(provider)
+        if narrowed is None:
+            return 0
+        if not narrowed.may_send:
+            until = now + _ASK_AGAIN_MS if narrowed.until is None else narrowed.until
+            return min(max(now + _NOT_AT_ONCE_MS, until), now + _ASK_AGAIN_MS)
+        if not job.turn_at and narrowed.pace.per_second > 0:
+            job.turn_at = max(now, self._turns.get(provider, 0))
+            self._turns[provider] = job.turn_at + round(1000 / narrowed.pace.per_second)
+        return job.turn_at
 
     def conclude_in_doubt(self, job: Job) -> None:
         """The message has an intent of an earlier sender and no result, and must not be sent twice."""
@@ -167,8 +199,15 @@ class Delivery:
             not self.begins_nothing
             and not job.lane.is_closing
             and self._gate.closed() is None
+            and self._lets_go(job)
             and self._inbox.assured(job.lane.partition)
         )
+
+    def _lets_go(self, job: Job) -> bool:
+        if not self._gate.is_selective:
+            return True
+        narrowed = self._gate.narrowed(self._mailer.provider_of(job.domain))
+        return (narrowed is None or narrowed.may_send) and not self._gate.holds_back(job.message.last_seen_at)
 
     def _conclude(self, job: Job, attempt: Attempt, campaign: Campaign) -> None:
         if isinstance(attempt, Withheld):

@@ -1,12 +1,13 @@
 """May this campaign's sender send now?  Asked before every MAIL FROM.
 
-The newest epoch of ``mail.control`` decides.  Without any control, without a campaign record, or when
-``mail.control`` was not heard for too long, the answer is no: when in doubt a sender does not send.
+The newest epoch of ``mail.control`` decides, and the brake on all sending.  Without any control, without a campaign
+record, or when ``mail.control`` was not heard for too long, the answer is no: when in doubt a sender does not send.
 """
 
 import structlog
 
-from schemas.reputation import Control
+from policy.brakes import is_pulled
+from schemas.reputation import Control, Narrowed
 from schemas.sending import Campaign, InDoubt, Pace
 from smtp.sending.ports import Board, Clock
 
@@ -65,6 +66,21 @@ class Gate:
         return self._control.pace if self._control is not None else _STOPPED
 
     @property
+    def is_selective(self) -> bool:
+        """Does control let go some messages and not others?"""
+        control = self._control
+        return control is not None and (bool(control.providers) or control.engaged_since is not None)
+
+    def narrowed(self, provider: str) -> Narrowed | None:
+        """What holds for one provider, when that is less than for others."""
+        return self._control.providers.get(provider) if self._control is not None else None
+
+    def holds_back(self, last_seen_at: int | None) -> bool:
+        """Does a recipient who was last seen then (ms) have to wait, until the campaign has shown that it is well?"""
+        since = self._control.engaged_since if self._control is not None else None
+        return since is not None and (last_seen_at is None or last_seen_at < since)
+
+    @property
     def epoch(self) -> int:
         """The newest epoch that was heard of; 0 before any."""
         return self._control.epoch if self._control is not None else 0
@@ -79,6 +95,8 @@ class Gate:
             return "no_control"
         if not self._control.may_send:
             return self._control.state
+        if is_pulled(self._board.brakes, "sending"):
+            return "brake"
         if self._clock.monotonic() - self._board.heard_at() > self._deaf_after_s:
             return "deaf"
         if self._campaign not in self._board.campaigns:
@@ -95,6 +113,8 @@ class Gate:
                 log.warning("not sending: no record for this campaign in mail.control", **known)
             case "deaf":
                 log.warning("not sending: mail.control cannot be heard", **known, for_s=self._deaf_after_s)
+            case "brake":
+                log.warning("not sending: the brake on all sending is on", **known)
             case "no_campaign":
                 log.warning("not sending: no record of this campaign in mail.campaigns", **known)
             case state:

@@ -6,7 +6,7 @@ from typing import Protocol
 from policy.templates import BadContent, Template
 from schemas.codec import Malformed
 from schemas.delivery import DeliveryFrame, LedgerEntry, Position
-from schemas.reputation import Control
+from schemas.reputation import Brake, Control
 from schemas.sending import Campaign, OutboundFrame
 
 Taken = tuple[Position, OutboundFrame | Malformed]
@@ -91,6 +91,10 @@ class Board(Protocol):
     @property
     def controls(self) -> Mapping[str, Control]:
         """What each campaign may do, by id."""
+
+    @property
+    def brakes(self) -> Mapping[str, Brake]:
+        """The brakes on all campaigns, by name."""
 
     def suppressed(self, address_hash: str, campaign: str) -> str | None:
         """Why an address gets no mail, None if it may."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from policy.templates import BadContent, Template, compile_content
 from schemas.codec import Malformed, decode
 from schemas.delivery import DeliveryFrame, LedgerEntry, Position
-from schemas.reputation import Control
+from schemas.reputation import Brake, Control
 from schemas.sending import Campaign, Content, OutboundFrame
 from smtp.sending.ports import Owner, Taken
 
@@ -39,6 +39,7 @@ class MemoryBoard:
         self.campaigns: dict[str, Campaign] = {}
         self.templates: dict[tuple[str, str], Template | BadContent] = {}
         self.controls: dict[str, Control] = {}
+        self.brakes: dict[str, Brake] = {}
         self.suppressions: dict[str, str] = {}
         self.is_deaf = False
 

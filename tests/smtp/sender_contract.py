@@ -15,7 +15,7 @@ from policy.tokens import Keys, read_return_path
 from policy.traps import domain_hash
 from schemas.codec import encode
 from schemas.delivery import FINAL, DeliveryFrame, DeliveryResult, LedgerEntry
-from schemas.reputation import Control
+from schemas.reputation import Brake, Control, Narrowed
 from schemas.sending import Campaign, Content, Mailbox, OutboundFrame, OutboundMessage, Pace
 from smtp.client import Bounds as HopBounds
 from smtp.client import SmtpMailer
@@ -86,7 +86,13 @@ class Stage:
         )
 
     def control(
-        self, *, may_send: bool = True, epoch: int | None = None, per_second: float = 0.0, connections: int = 20
+        self,
+        *,
+        may_send: bool = True,
+        epoch: int | None = None,
+        per_second: float = 0.0,
+        connections: int = 20,
+        **fields: Any,
     ) -> None:
         self.epoch = self.epoch + 1 if epoch is None else epoch
         self.board.controls[self.world.campaign] = Control(
@@ -97,6 +103,7 @@ class Stage:
             state="healthy" if may_send else "isolated",
             reason="the test says so",
             at=self.clock.now(),
+            **fields,
         )
 
     async def send(
@@ -106,6 +113,7 @@ class Stage:
         domain: str = "example.com",
         content: str = "hello",
         flags: Sequence[str] = (),
+        last_seen_at: int | None = None,
         **fields: Any,
     ) -> None:
         """Put one frame with a message for each name; ``ann`` is message id ``m-ann``."""
@@ -121,6 +129,7 @@ class Stage:
                     address_hash=f"h-{name}",
                     vars={"name": name},
                     flags=tuple(flags),
+                    last_seen_at=last_seen_at,
                 )
                 for name in names
             ],
@@ -335,6 +344,51 @@ class SenderContract:
         assert [(result.outcome, result.attempt) for result in results] == [
             ("deferred", 1), ("deferred", 2), ("accepted", 3),
         ]  # fmt: skip
+
+    async def test_what_may_not_go_to_one_provider_waits_while_all_else_goes(self, stage: Stage) -> None:
+        def narrowed(may_send: bool, per_second: float = 0.0) -> dict[str, Narrowed]:
+            pace = Pace(per_second=per_second)
+            return {"google": Narrowed(may_send=may_send, pace=pace, state="paused", reason="it refuses us")}
+
+        stage.control(providers=narrowed(False))
+        async with scripted(Script()) as server:
+            await stage.send("ann", "ben", "cat", domain="gmail.com")
+            await stage.send("dan", domain="example.com")
+            async with stage.sender(server.endpoint):
+                assert await stage.has_outcomes(1) == {"m-dan": "accepted"}
+                stage.control(providers=narrowed(True, per_second=1))
+                stage.clock.advance(601)
+                assert len(await stage.has_outcomes(2)) == 2, "the first one's turn comes at once"
+                stage.clock.advance(1)
+                await stage.has_outcomes(3)
+                stage.control()
+                stage.clock.advance(10)
+                assert set((await stage.has_outcomes(4)).values()) == {"accepted"}
+        assert len(server.taken) == 4
+
+    async def test_a_campaign_that_warms_up_writes_to_engaged_recipients_first(self, stage: Stage) -> None:
+        now = stage.clock.now()
+        stage.control(engaged_since=now - 1000)
+        async with scripted(Script()) as server:
+            await stage.send("ann", last_seen_at=now - 2000)
+            await stage.send("ben")
+            await stage.send("cat", last_seen_at=now - 500)
+            async with stage.sender(server.endpoint):
+                assert await stage.has_outcomes(1) == {"m-cat": "accepted"}
+                stage.control()
+                stage.clock.advance(601)
+                assert len(await stage.has_outcomes(3)) == 3
+
+    async def test_the_brake_on_all_sending_stops_it_and_lets_it_go_on(self, stage: Stage) -> None:
+        stage.control()
+        stage.board.brakes["sending"] = Brake(brake="sending", on=True, reason="wrong price", by="ann", at=1)
+        async with scripted(Script()) as server:
+            await stage.send("ann")
+            async with stage.sender(server.endpoint) as running:
+                await until(lambda: running.sender.gate.closed() == "brake")
+                assert not server.taken
+                stage.board.brakes["sending"] = Brake(brake="sending", on=False, reason="mended", by="ann", at=2)
+                await stage.has_outcomes(1)
 
     @staticmethod
     def _waits(result: DeliveryResult, stage: Stage) -> bool:
