@@ -5,69 +5,55 @@ enough to choose a place; tables are at most two thirds full.
 
 Where nearly every question is answered with no, a sieve answers it with one look: a bit for each text that was ever put
 in.  With a million of them it lets three in a hundred others pass.  Bits are never taken back.
+
+Texts are known by Python's own hash of them, which differs from process to process: nothing of this is ever stored.
 """
 
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Literal
 
-_SIEVE_BYTES = 1 << 22  # a power of two; what was never written to costs no memory
-_SIEVE_MASK = _SIEVE_BYTES - 1
-_BITS = bytes(1 << bit for bit in range(8))
+LOW_BITS = (1 << 30) - 1  # all that chooses a place: Python computes with so few bits in half the time
+BYTE_FROM = 8  # of the low bits: which byte of a sieve
+BITS = bytes(1 << bit for bit in range(8))
+SHARD = 63  # of the low bits: which table; each grows on its own, so that no insertion copies many entries
+SLOT_FROM = 5  # of the low bits: which slot of a table, in steps of two
 
-_KEY_MASK = (1 << 63) - 1
-_SHARDS = 64  # each grows on its own, so that no insertion ever copies more than a few thousand entries of a million
-_SHARD_BITS = 6
-_SHARD_MASK = _SHARDS - 1
+_SIEVE_BYTES = LOW_BITS + 1 >> BYTE_FROM  # what was never written to costs no memory
 _SMALLEST = 8  # slots; a power of two, as all later sizes are
 _EMPTY = 0
 _NO_TABLE = array("Q", (_EMPTY, 0))  # one empty slot; never written to
 
 
-def key_of(text: str, length: int) -> int:
-    """What a text that is random in its first ``length`` characters is kept by; within this process alone."""
-    return hash(text[:length]) & _KEY_MASK or 1
-
-
 class Sieve:
-    """Texts that are random in their first ``length`` characters: which of them were surely never put in?"""
+    """Which of some texts were surely never put in?"""
 
-    __slots__ = ("_bits", "_length", "is_empty")
+    __slots__ = ("bits", "is_empty")
 
-    def __init__(self, length: int) -> None:
-        self._bits = bytearray(_SIEVE_BYTES)
-        self._length = length
+    def __init__(self) -> None:
+        self.bits = bytearray(_SIEVE_BYTES)
         self.is_empty = True
 
     def __contains__(self, text: str) -> bool:
-        place = hash(text[: self._length])
-        return bool(self._bits[place >> 3 & _SIEVE_MASK] & _BITS[place & 7])
+        low = hash(text) & LOW_BITS
+        return bool(self.bits[low >> BYTE_FROM] & BITS[low & 7])
 
     def add(self, text: str) -> None:
         """Let it pass from now on."""
-        place = hash(text[: self._length])
-        self._bits[place >> 3 & _SIEVE_MASK] |= _BITS[place & 7]
+        low = hash(text) & LOW_BITS
+        self.bits[low >> BYTE_FROM] |= BITS[low & 7]
         self.is_empty = False
 
     def passing(self, texts: Sequence[str | None]) -> list[int]:
         """Which of these, by position, may have been put in."""
         if self.is_empty:
             return []
-        bits, length = self._bits, self._length
+        bits = self.bits
         return [
             position
             for position, one in enumerate(texts)
-            if one is not None and bits[(place := hash(one[:length])) >> 3 & _SIEVE_MASK] & _BITS[place & 7]
+            if one is not None and bits[(low := hash(one) & LOW_BITS) >> BYTE_FROM] & BITS[low & 7]
         ]
-
-    def looking(self) -> Callable[[str], int | None]:
-        """The question for one text after the other: its key, if it may have been put in."""
-        bits, length, mask, bit = self._bits, self._length, _SIEVE_MASK, _BITS
-
-        def key(text: str) -> int | None:
-            place = hash(text[:length])
-            return place & _KEY_MASK or 1 if bits[place >> 3 & mask] & bit[place & 7] else None
-
-        return key
 
     def bytes_used(self) -> int:
         """How much memory it takes at most."""
@@ -75,13 +61,17 @@ class Sieve:
 
 
 class HashedNumbers:
-    """Numbers of 64 bits by hashes of 64 bits, of which none is 0."""
+    """Numbers of 64 bits by hashes of 64 bits, of which none is 0; ``signed``: both have a sign, as ``hash()`` has.
 
-    __slots__ = ("_counts", "_tables")
+    Of ``tables``, each slot is a hash and behind it its number; 0 and 0 is an empty one, which ends a search.
+    """
 
-    def __init__(self) -> None:
-        self._tables = [_NO_TABLE] * _SHARDS
-        self._counts = [0] * _SHARDS
+    __slots__ = ("_counts", "_kind", "tables")
+
+    def __init__(self, *, signed: bool = False) -> None:
+        self._kind: Literal["q", "Q"] = "q" if signed else "Q"
+        self.tables = [_NO_TABLE] * (SHARD + 1)
+        self._counts = [0] * (SHARD + 1)
 
     def __len__(self) -> int:
         return sum(self._counts)
@@ -90,41 +80,42 @@ class HashedNumbers:
         return self.get(key) is not None
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        for table in self._tables:
+        for table in self.tables:
             for at in range(0, len(table), 2):
                 if table[at] != _EMPTY:
                     yield table[at], table[at + 1]
 
     def get(self, key: int) -> int | None:
         """The number of a hash, None if it has none."""
-        table = self._tables[key & _SHARD_MASK]
+        low = key & LOW_BITS
+        table = self.tables[low & SHARD]
         around = len(table) - 2
-        at = key >> _SHARD_BITS - 1 & around
-        while (found := table[at]) != key:
-            if not found:
-                return None
+        at = low >> SLOT_FROM & around
+        while found := table[at]:
+            if found == key:
+                return table[at + 1]
             at = at + 2 & around
-        return table[at + 1]
+        return None
 
     def put(self, key: int, number: int) -> None:
         """Set the number of a hash."""
-        shard = key & _SHARD_MASK
-        table = self._tables[shard]
+        shard = key & SHARD
+        table = self.tables[shard]
         if table is _NO_TABLE:
-            table = self._tables[shard] = array("Q", bytes(16 * _SMALLEST))
+            table = self.tables[shard] = array(self._kind, bytes(16 * _SMALLEST))
         if _put(table, key, number):
             self._counts[shard] += 1
             if self._counts[shard] * 3 > len(table):  # two thirds of the slots
-                larger = array("Q", bytes(16 * len(table)))
+                larger = array(self._kind, bytes(16 * len(table)))
                 for at in range(0, len(table), 2):
                     if table[at] != _EMPTY:
                         _put(larger, table[at], table[at + 1])
-                self._tables[shard] = larger
+                self.tables[shard] = larger
 
     def drop(self, key: int) -> None:
         """Take a hash out; does nothing if it is not in."""
-        shard = key & _SHARD_MASK
-        table = self._tables[shard]
+        shard = key & SHARD
+        table = self.tables[shard]
         around = len(table) - 2
         gap = _home(key, around)
         while (found := table[gap]) != key:
@@ -146,12 +137,12 @@ class HashedNumbers:
 
     def bytes_used(self) -> int:
         """How much memory the tables take."""
-        return sum(8 * len(table) for table in self._tables if table is not _NO_TABLE)
+        return sum(8 * len(table) for table in self.tables if table is not _NO_TABLE)
 
 
 def _home(key: int, around: int) -> int:
     """Where a hash stands in its table unless others were there before; slots have two places each."""
-    return key >> _SHARD_BITS - 1 & around
+    return (key & LOW_BITS) >> SLOT_FROM & around
 
 
 def _put(table: "array[int]", key: int, number: int) -> bool:

@@ -1,7 +1,7 @@
 """Which addresses get no mail: a million of them in 28 to 52 MB, asked without touching the network.
 
-Of an address hash 63 bits are kept.  Among a million suppressions one address in 10**13 is taken for a suppressed
-one by that; it gets no mail, which is the side to err on.
+Of an address hash 64 bits are kept, its hash within this process.  Among a million suppressions one address in 10**13
+is taken for a suppressed one by that; it gets no mail, which is the side to err on.
 
 Nearly every address that is asked for is suppressed nowhere.  A sieve says so with one look, whatever the scopes.
 
@@ -11,15 +11,14 @@ A whole domain is suppressed like an address, by the hash of ``@`` and the domai
 
 from collections.abc import Callable, Iterable
 
-from policy.hashed import HashedNumbers, Sieve, key_of
+from policy.hashed import BITS, BYTE_FROM, LOW_BITS, SHARD, SLOT_FROM, HashedNumbers, Sieve
 from policy.trap_signals import BAD_DOMAIN, is_dead
 
-_DIGEST_BYTES = 16  # that a hash has at least; the first half of them is kept
-_DIGITS = _DIGEST_BYTES  # of the half that is kept
+_HASH_BYTES = 16  # that an address hash has at least
 _REASON_BITS = 16
 _REASON_MASK = (1 << _REASON_BITS) - 1
 _SINCE_LIMIT = (1 << 46) - 1  # ms since the epoch, until the year 4199
-_UNTIL_LIMIT = (1 << 64) - 1
+_UNTIL_LIMIT = (1 << 63) - 1
 _OTHER = "other"
 
 
@@ -35,8 +34,8 @@ class Suppressed:
         self._until: dict[str, HashedNumbers] = {}  # only those that end by themselves
         self._reasons: list[str] = []  # each once, however many have it
         self._numbers: dict[str, int] = {}
-        self._all = Sieve(_DIGITS)
-        self.ending = Sieve(_DIGITS)
+        self._all = Sieve()
+        self.ending = Sieve()
         self.on_domain: Callable[[str], None] | None = None
 
     def __len__(self) -> int:
@@ -48,7 +47,7 @@ class Suppressed:
         One that is suppressed already stays so from its first time on; one whose time was over by then begins anew.
         """
         key = _key(address_hash)
-        held = self._scopes.setdefault(scope, HashedNumbers())
+        held = self._scopes.setdefault(scope, HashedNumbers(signed=True))
         self._all.add(address_hash.lower())
         known = held.get(key)
         begins = min(max(since, 0), _SINCE_LIMIT)
@@ -61,7 +60,7 @@ class Suppressed:
                     self.on_domain(address_hash)
             elif is_dead(reason):
                 self.ending.add(address_hash.lower())
-            self._until.setdefault(scope, HashedNumbers()).put(key, min(max(until, 0), _UNTIL_LIMIT))
+            self._until.setdefault(scope, HashedNumbers(signed=True)).put(key, min(max(until, 0), _UNTIL_LIMIT))
         elif scope in self._until:
             self._drop(self._until, scope, key)
 
@@ -86,21 +85,27 @@ class Suppressed:
 
         A text that is no address hash, as this project writes them, is nobody's and suppressed nowhere.
         """
-        held = [(self._scopes[scope].get, self._until.get(scope)) for scope in scopes if scope in self._scopes]
-        reasons, key_in = self._reasons, self._all.looking()
-        not_yet = now + 1 << _REASON_BITS
+        held = [(self._scopes[scope].tables, self._until.get(scope)) for scope in scopes if scope in self._scopes]
+        reasons, bits, bit_of, not_yet = self._reasons, self._all.bits, BITS, now + 1 << _REASON_BITS
 
+        # This is asked for every recipient and again for every message, so the looks into the sieve and the tables
+        # are written out: calls would be a third of the time.
         def reason(address_hash: str) -> str | None:
-            key = key_in(address_hash)
-            if key is None:
+            key = hash(address_hash)
+            low = key & LOW_BITS
+            if not bits[low >> BYTE_FROM] & bit_of[low & 7]:
                 return None
-            for number_of, ends in held:
-                found = number_of(key)
-                if found is None or found >= not_yet:
+            for tables, ends in held:
+                table = tables[low & SHARD]
+                around = len(table) - 2
+                at = low >> SLOT_FROM & around
+                while (found := table[at]) != key and found:
+                    at = at + 2 & around
+                if not found or (number := table[at + 1]) >= not_yet:
                     continue
                 until = None if ends is None else ends.get(key)
                 if until is None or now < until:
-                    return reasons[found & _REASON_MASK]
+                    return reasons[number & _REASON_MASK]
             return None
 
         return reason if held else _nobody
@@ -111,7 +116,7 @@ class Suppressed:
 
     def past(self, address_hash: str, scopes: Iterable[str]) -> list[tuple[str, int, int | None]]:
         """What is remembered of an address: reason, since and until, whether it is in force or over."""
-        key = key_of(address_hash.lower(), _DIGITS)
+        key = hash(address_hash.lower())
         found: list[tuple[str, int, int | None]] = []
         for scope in scopes:
             held = self._scopes.get(scope)
@@ -148,6 +153,6 @@ def _nobody(_address_hash: str) -> str | None:
 
 
 def _key(address_hash: str) -> int:
-    if len(bytes.fromhex(address_hash)) < _DIGEST_BYTES:
-        raise ValueError(f"an address hash has at least {2 * _DIGEST_BYTES} hex digits")
-    return key_of(address_hash.lower(), _DIGITS)
+    if len(bytes.fromhex(address_hash)) < _HASH_BYTES:
+        raise ValueError(f"an address hash has at least {2 * _HASH_BYTES} hex digits")
+    return hash(address_hash.lower()) or 1

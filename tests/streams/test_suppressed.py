@@ -94,6 +94,15 @@ def test_a_text_that_is_no_hash_is_suppressed_nowhere() -> None:
     assert suppressed.reason("ann@example.com", SCOPES, now=1) is None
 
 
+def test_an_empty_text_is_suppressed_nowhere_though_the_sieve_lets_it_pass() -> None:
+    suppressed = Suppressed()
+    suppressed.add(ANN, "platform", reason="manual")
+    suppressed._all.add("")
+
+    assert suppressed.may_know("")
+    assert suppressed.reason("", SCOPES, now=1) is None
+
+
 def test_as_many_reasons_as_there_are_people_still_suppress() -> None:
     suppressed = Suppressed()
     for number in range(70_000):
