@@ -5,6 +5,7 @@ import logging
 import click
 
 from cli import (
+    backtest,
     brakes,
     campaigns,
     check,
@@ -81,6 +82,8 @@ for command in (
     feedback.feedback,
     traps.traps,
     verify_counts.verify_counts,
+    backtest.backtest,
+    backtest.export,
     dead_letters.dead_letters,
     egress.egress,
     topics.topics,

@@ -119,13 +119,13 @@ class Plant:
         self.bootstrap = bootstrap
         self.settings = Settings()
         self._folder = folder
-        self._app_id = app_id
+        self.app_id = app_id
         self._workers: list[Worker] = []
 
     def worker(self, partitions: int = 4) -> Worker:
         """A worker that is not started yet."""
         log = self._folder / f"worker-{len(self._workers)}.log"
-        made = Worker(self.bootstrap, self._app_id, log, partitions)
+        made = Worker(self.bootstrap, self.app_id, log, partitions)
         self._workers.append(made)
         return made
 
@@ -135,7 +135,7 @@ class Plant:
                 one.stop()
 
     async def create(self) -> None:
-        await create(self.bootstrap, self.settings, app_id=self._app_id)
+        await create(self.bootstrap, self.settings, app_id=self.app_id)
 
     async def register(self, *records: Campaign | Content) -> None:
         """Make campaigns and contents known, as the command line does."""

@@ -1,0 +1,261 @@
+"""``verify-counts``: are the published windows what the topics say?
+
+In this order, so that the answer holds for a running system: first the committed offsets, below which everything is
+counted; then the newest snapshots, which have all of that; then the topics, which have all that any snapshot can have.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiokafka
+import click
+from aiokafka import TopicPartition
+
+from agents.ports import now_ms
+from cli.access import REQUEST_TIMEOUT_S, read_to_end, say, with_kafka
+from cli.failures import OutsideFailed, SaysNo
+from cli.recounting import TOPICS, Difference, Recount, Recounted
+from cli.settings import setting_options
+from cli.views import moment, print_json
+from policy.counts import MINUTE_MS, WINDOWS_MIN
+from policy.naming import campaign_scope
+from policy.settings import Settings
+from schemas.codec import Malformed, decode
+from schemas.dead_letters import DeadLetter
+from schemas.reputation import RatesSnapshot
+from schemas.topics import BY_NAME, CAMPAIGNS, DEAD_LETTERS, FEEDBACK, RATES, RESULTS
+from streams.admin import admin
+from streams.home import home
+from streams.stopping import stop
+from streams.topics import WORKER
+
+PAUSE_S = 2.0
+NO_SNAPSHOT = "no snapshot, though there is something to count"
+_CLOCKS_MIN = 61  # minutes; a result may be dated an hour ahead of the record that it came in
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run of offsets of a partition: the first that is kept, up to where all is counted, and the end."""
+
+    begin: int
+    counted: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """One campaign: whether its windows are right, and what was looked at."""
+
+    campaign: str
+    partition: int
+    at: int | None
+    windows: list[str]
+    not_recounted: list[str]
+    runs: Mapping[str, Run]
+    records: Mapping[str, int]
+    waiting: int
+    differences: list[Difference] = field(default_factory=list)
+    trouble: str | None = None
+
+    @property
+    def is_right(self) -> bool:
+        """Do the windows say what the topics say?"""
+        return not self.differences and self.trouble is None
+
+
+@click.command("verify-counts")
+@click.option("--campaign", default=None, metavar="ID", help="Only this campaign.")
+@click.option(
+    "--wait",
+    "wait_s",
+    type=click.FloatRange(min=0),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a difference must last before it is one.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text, an object per campaign.")
+@setting_options()
+def verify_counts(settings: Settings, campaign: str | None, wait_s: float, as_json: bool) -> None:
+    """Recount all windows from the topics, and compare them with the published ones.
+
+    Exit code 0 if all are equal, 1 if one differs. It can be run at any time; nothing needs to stand still.
+
+    \b
+    Examples:
+      mailcordon verify-counts
+      mailcordon verify-counts --campaign spring-sale --json | jq .differences
+    """
+
+    async def work(bootstrap: str) -> list[Checked]:
+        return await checked(bootstrap, campaign=campaign, wait_s=wait_s)
+
+    found = with_kafka(settings, work)
+    if campaign is not None and not found:
+        raise SaysNo(f"campaign {campaign} is not known and nothing is counted of it; see: mailcordon campaign list")
+    for one in found:
+        if as_json:
+            print_json(_plain(one))
+        else:
+            _print(one)
+    wrong = sum(not one.is_right for one in found)
+    if wrong:
+        raise SaysNo(f"{wrong} of {len(found)} campaigns are counted differently")
+    say(f"{len(found)} campaigns recounted, all equal")
+
+
+async def checked(
+    bootstrap: str, *, app_id: str = WORKER, campaign: str | None = None, wait_s: float = 10.0
+) -> list[Checked]:
+    """Recount and compare; a difference counts when it is there as long as ``wait_s``."""
+    deadline = time.monotonic() + wait_s
+    while True:
+        found = await _compared(bootstrap, app_id, campaign)
+        if all(one.is_right for one in found) or time.monotonic() >= deadline:
+            return found
+        await asyncio.sleep(min(PAUSE_S, max(0.0, deadline - time.monotonic())))
+
+
+async def _compared(bootstrap: str, app_id: str, only: str | None) -> list[Checked]:
+    committed, begins = await _offsets(bootstrap, app_id)
+    snapshots = await _snapshots(bootstrap)
+    partitions = max((partition for _, partition in committed), default=-1) + 1
+    if not partitions:
+        raise OutsideFailed(f"there is no topic {RESULTS}; first run: mailcordon topics create")
+    recount = Recount(partitions, committed, only)
+    async for record in read_to_end(bootstrap, DEAD_LETTERS):
+        letter = decode(DeadLetter, record.value, max_bytes=BY_NAME[DEAD_LETTERS].max_bytes)
+        if not isinstance(letter, Malformed):
+            recount.dead_letter(letter)
+    runs: dict[tuple[str, int], Run] = {}
+    now = now_ms()
+    since = {place: now // MINUTE_MS + _CLOCKS_MIN for place, begin in begins.items() if begin}  # nothing since is gone
+    for topic in TOPICS:
+        async for record in read_to_end(bootstrap, topic):
+            place = (topic, record.partition)
+            run = runs.get(place)
+            if run is None and place in since:
+                since[place] = record.timestamp // MINUTE_MS + _CLOCKS_MIN
+            begin = record.offset if run is None else run.begin
+            runs[place] = Run(begin, committed.get(place, 0), record.offset + 1)
+            if topic == RESULTS:
+                recount.results(record.partition, record.offset, record.value)
+            else:
+                recount.feedback(record.partition, record.offset, record.timestamp, record.value)
+    known = {record.key.decode() async for record in read_to_end(bootstrap, CAMPAIGNS) if record.key and record.value}
+    names = sorted({name for name in known if only in (None, name)} | recount.campaigns.keys())
+    found = []
+    for name in names:
+        partition = home(name, partitions)
+        its_runs = {topic: runs.get((topic, partition), Run(0, 0, 0)) for topic in TOPICS}
+        oldest = max(since.get((topic, partition), 0) for topic in TOPICS)
+        own = recount.campaigns.get(name, Recounted())
+        its_snapshots = snapshots.get(campaign_scope(name), [])
+        if its_snapshots or own.records != Recounted().records:
+            found.append(_compare(name, partition, own, its_snapshots, its_runs, oldest))
+    return found
+
+
+def _compare(
+    name: str, partition: int, own: Recounted, snapshots: list[RatesSnapshot], runs: Mapping[str, Run], oldest: int
+) -> Checked:
+    """One campaign.  Of two workers whose clocks differ either may have the newest snapshot, so both count."""
+    at = snapshots[-1].at if snapshots else now_ms()
+    windows = [one for one, length in WINDOWS_MIN.items() if at // MINUTE_MS - length >= oldest or not oldest]
+    seen: dict[str, Any] = {
+        "campaign": name,
+        "partition": partition,
+        "at": at if snapshots else None,
+        "windows": windows,
+        "not_recounted": [one for one in WINDOWS_MIN if one not in windows],
+        "runs": runs,
+        "records": own.records,
+        "waiting": own.waiting,
+    }
+    if not snapshots:
+        return Checked(**seen, trouble=None if own.is_empty(at, windows) else NO_SNAPSHOT)
+    if any(own.is_right(one, windows) for one in snapshots):
+        return Checked(**seen)
+    differences = own.differences(snapshots[-1], windows)
+    trouble = None if differences else "the counts have what is in the topics, but not in its order"
+    return Checked(**seen, differences=differences, trouble=trouble)
+
+
+async def _offsets(bootstrap: str, app_id: str) -> tuple[dict[tuple[str, int], int], dict[tuple[str, int], int]]:
+    """For each partition of both topics the offset below which the workers have counted everything, and its first."""
+    async with admin(bootstrap, within_s=REQUEST_TIMEOUT_S) as edge:
+        partitions = list(await edge.leaders(list(TOPICS)))
+    consumer = aiokafka.AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=app_id, enable_auto_commit=False)
+    try:
+        await consumer.start()
+        consumer.assign(partitions)
+        async with asyncio.timeout(REQUEST_TIMEOUT_S):
+            committed = {(one.topic, one.partition): await _committed_of(consumer, one) for one in partitions}
+            begins = await consumer.beginning_offsets(partitions)
+            return committed, {(one.topic, one.partition): offset for one, offset in begins.items()}
+    finally:
+        await stop(consumer)
+
+
+async def _committed_of(consumer: aiokafka.AIOKafkaConsumer, partition: TopicPartition) -> int:
+    offset: int | None = await consumer.committed(partition)
+    return 0 if offset is None else offset
+
+
+async def _snapshots(bootstrap: str) -> dict[str, list[RatesSnapshot]]:
+    """The last snapshot of each campaign's scope, and the newest by its own time where that is another."""
+    newest: dict[str, RatesSnapshot] = {}
+    last: dict[str, RatesSnapshot] = {}
+    async for record in read_to_end(bootstrap, RATES):
+        snapshot = decode(RatesSnapshot, record.value)
+        if isinstance(snapshot, Malformed) or not snapshot.scope.startswith("campaign:"):
+            continue
+        last[snapshot.scope] = snapshot
+        if snapshot.scope not in newest or snapshot.at >= newest[snapshot.scope].at:
+            newest[snapshot.scope] = snapshot
+    return {scope: [one, newest[scope]] if one != newest[scope] else [one] for scope, one in last.items()}
+
+
+def _plain(one: Checked) -> dict[str, Any]:
+    return {
+        "campaign": one.campaign,
+        "equal": one.is_right,
+        "at": one.at,
+        "windows": one.windows,
+        "not_recounted": one.not_recounted,
+        "records": dict(one.records),
+        "waiting": one.waiting,
+        "offsets": {
+            topic: {"partition": one.partition, "from": run.begin, "counted_to": run.counted, "to": run.end}
+            for topic, run in one.runs.items()
+        },
+        "differences": [
+            {"window": diff.window, "column": diff.column, "topics": diff.topics, "rates": diff.rates}
+            for diff in one.differences
+        ],
+        "trouble": one.trouble,
+    }
+
+
+def _print(one: Checked) -> None:
+    answer = "equal" if one.is_right else "DIFFERENT"
+    frames, signals = one.records[RESULTS], one.records[FEEDBACK]
+    click.echo(
+        f"{one.campaign}: {answer} at {moment(one.at)}, windows {', '.join(one.windows) or 'none'}; "
+        f"{frames:,} frames of results, {signals:,} records of feedback, {one.waiting} of them may be still to count"
+    )
+    if one.not_recounted:
+        click.echo(f"  not recounted: {', '.join(one.not_recounted)}; the topics no longer go back that far")
+    if one.trouble:
+        click.echo(f"  {one.trouble}")
+    for diff in one.differences:
+        click.echo(f"  window {diff.window}, {diff.column}: {diff.topics:,} in the topics, {diff.rates:,} in {RATES}")
+    if not one.is_right:
+        for topic, run in one.runs.items():
+            click.echo(
+                f"  looked at {topic}[{one.partition}]: offsets {run.begin} to {run.end}, counted up to {run.counted}"
+            )

@@ -1,0 +1,178 @@
+"""The windows are what the topics say, through kills, rebalances and broker restarts; and a wrong one is found."""
+
+import asyncio
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+
+from agents.ports import now_ms
+from cli.kafka import EmbeddedKafka, default_cache
+from cli.main import main
+from cli.verify_counts import Checked, checked
+from policy.naming import campaign_scope
+from schemas.reputation import Counts, RatesSnapshot
+from schemas.topics import FEEDBACK, RATES, RESULTS
+from tests.agents.doubles import campaign
+from tests.agents.plant import Plant, Worker
+from tests.agents.test_counts import TOLERANT, Traffic, comes_to, of_scope
+
+pytestmark = pytest.mark.kafka
+
+
+async def looked_at(plant: Plant, name: str, wait_s: float = 20.0) -> Checked:
+    (found,) = await checked(plant.bootstrap, app_id=plant.app_id, campaign=name, wait_s=wait_s)
+    return found
+
+
+async def test_what_was_counted_through_kills_and_a_rebalance_is_what_the_topics_say(
+    plant: Plant, worker: Worker, unique: str
+) -> None:
+    await plant.register(campaign(unique, limits=TOLERANT))
+    traffic = Traffic(unique, random.Random(11))
+
+    await plant.publish(*traffic.chunk(40))
+    worker.kill()  # in the middle of it
+    worker.start()
+    await plant.publish(*traffic.chunk(30))
+    assert (await looked_at(plant, unique)).differences == []  # whatever of it is counted by now
+    await worker.ready()
+    other = plant.worker()
+    other.start()
+    await plant.publish(*traffic.chunk(30))
+    await other.ready()
+    await plant.publish(*traffic.chunk(30))
+    assert other.stop() == 0
+    await plant.publish(*traffic.chunk(10))
+    await worker.ready()
+    await comes_to(worker, unique, traffic.truth)
+
+    found = await looked_at(plant, unique)
+    assert (found.is_right, found.differences, found.trouble) == (True, [], None)
+    assert found.windows == ["5m", "1h", "24h", "7d"]
+    assert min(found.records.values()) > 0
+    assert found.runs[RESULTS].end > found.runs[RESULTS].begin
+
+
+async def newest_snapshot(plant: Plant, name: str, truth: Counts) -> RatesSnapshot:
+    found: list[RatesSnapshot] = await plant.read(
+        RATES, lambda read: read[-1:] != [] and read[-1].windows["24h"] == truth, of_scope(name)
+    )
+    return found[-1]
+
+
+async def test_a_frame_that_is_counted_twice_is_found(plant: Plant, worker: Worker, unique: str) -> None:
+    await plant.register(campaign(unique, limits=TOLERANT))
+    traffic = Traffic(unique, random.Random(12))
+    await plant.publish(*traffic.chunk(20))
+    await comes_to(worker, unique, traffic.truth)
+    right = await newest_snapshot(plant, unique, traffic.truth)
+    assert (await looked_at(plant, unique)).is_right
+    assert worker.stop() == 0  # or it would publish what is right at the next minute
+
+    day = right.windows["24h"]
+    twice = msgspec.structs.replace(day, accepted=day.accepted + 7, attempts=day.attempts + 7)
+    doctored = msgspec.structs.replace(right, at=now_ms(), windows={**right.windows, "24h": twice})
+    await plant.publish((RATES, campaign_scope(unique), doctored))
+
+    found = await looked_at(plant, unique, wait_s=0)
+    wrong = {(one.window, one.column): (one.topics, one.rates) for one in found.differences}
+    assert wrong["24h", "accepted"] == (day.accepted, day.accepted + 7)
+    assert wrong["24h", "attempts"] == (day.attempts, day.attempts + 7)
+    assert ("24h", "hard_bounce") not in wrong
+
+    worker.start()
+    await worker.ready()
+
+
+async def test_records_that_nobody_has_counted_yet_are_no_difference(plant: Plant, worker: Worker, unique: str) -> None:
+    await plant.register(campaign(unique, limits=TOLERANT))
+    traffic = Traffic(unique, random.Random(13))
+    await plant.publish(*traffic.chunk(5))
+    await comes_to(worker, unique, traffic.truth)
+    assert worker.stop() == 0
+
+    await plant.publish(*traffic.chunk(5))
+    found = await looked_at(plant, unique, wait_s=0)
+
+    assert (found.differences, found.trouble) == ([], None)
+    assert found.waiting > 0
+    worker.start()
+    await worker.ready()
+    await comes_to(worker, unique, traffic.truth)
+
+
+def test_the_command_says_what_differs(kafka: EmbeddedKafka, plant: Plant, unique: str) -> None:
+    """No worker of the command's own group has ever run here, so that any sums of the topics may be right."""
+    asyncio.run(plant.register(campaign(unique)))
+    false = RatesSnapshot(scope=campaign_scope(unique), at=now_ms(), windows={"1h": Counts(complaint=2)})
+    asyncio.run(plant.publish((RATES, false.scope, false)))
+    options = ["verify-counts", "--campaign", unique, "--wait", "0", "--kafka", kafka.bootstrap]
+
+    told = CliRunner().invoke(main, [*options, "--json"])
+    text = CliRunner().invoke(main, options)
+
+    assert (told.exit_code, text.exit_code) == (1, 1), told.output
+    found = json.loads(told.stdout)
+    assert found["differences"] == [{"window": "1h", "column": "complaint", "topics": 0, "rates": 2}]
+    assert set(found["offsets"]) == {RESULTS, FEEDBACK}
+    assert f"window 1h, complaint: 0 in the topics, 2 in {RATES}" in text.stdout
+
+
+def test_a_broker_that_is_away_is_no_difference() -> None:
+    done = CliRunner().invoke(main, ["verify-counts", "--kafka", "127.0.0.1:1"])
+
+    assert done.exit_code == 3
+
+
+@pytest.fixture
+def own_broker(tmp_path: Path) -> Iterator[EmbeddedKafka]:
+    """A broker of this test alone, since it is going to be killed."""
+    with EmbeddedKafka(tmp_path / "kafka", cache=default_cache()) as broker:
+        yield broker
+
+
+@pytest.mark.faults
+async def test_counts_are_exact_through_a_broker_restart_and_recovery(
+    own_broker: EmbeddedKafka, tmp_path: Path, unique: str
+) -> None:
+    plant = Plant(own_broker.bootstrap, tmp_path, app_id=f"worker-{unique}")
+    await plant.create()
+    workers = [plant.worker(), plant.worker()]
+    names = [f"{unique}-{number}" for number in range(6)]
+    try:
+        for one in workers:
+            one.start()
+        await plant.register(*(campaign(name, limits=TOLERANT) for name in names))
+        traffic = [Traffic(name, random.Random(name)) for name in names]
+        for _round in range(2):
+            for one in traffic:
+                await plant.publish(*one.chunk(30))
+            await asyncio.to_thread(own_broker.kill)
+            await asyncio.to_thread(own_broker.start)
+            for one in workers:
+                if not one.runs:
+                    one.start()
+            for one in traffic:
+                await plant.publish(*one.chunk(20))
+            workers[0].kill()
+            workers[0].start()
+        for one in workers:  # all is recovered from the changelog
+            one.kill()
+        for one in workers:
+            one.start()
+        for one in workers:
+            await one.ready()
+        for one in traffic:
+            await comes_to(workers[0], one.name, one.truth)
+
+        found = await checked(plant.bootstrap, app_id=plant.app_id, wait_s=20)
+
+        assert [one.campaign for one in found] == sorted(names)
+        assert [(one.differences, one.trouble) for one in found] == [([], None)] * len(names)
+    finally:
+        plant.stop()
