@@ -14,9 +14,12 @@ _LARGEST_RECORD = max(topic.max_bytes for topic in TOPICS)
 _PAUSE_S = 0.1
 
 
-async def to_the_end(bootstrap: str, topic: str, *, within_s: float) -> AsyncIterator[ConsumerRecord]:
+async def to_the_end(
+    bootstrap: str, topic: str, *, within_s: float, since_ms: int | None = None
+) -> AsyncIterator[ConsumerRecord]:
     """The records of a topic, partition by partition in order; none if there is no such topic.
 
+    With ``since_ms`` each partition begins at its first record that is not older.
     ``within_s`` bounds each wait for the broker, not the whole: a long topic takes its time.
     """
     async with admin(bootstrap, within_s=within_s) as edge:
@@ -32,6 +35,10 @@ async def to_the_end(bootstrap: str, topic: str, *, within_s: float) -> AsyncIte
     try:
         await consumer.start()
         consumer.assign(list(ends))
+        if since_ms is not None:
+            begins = await consumer.offsets_for_times(dict.fromkeys(ends, since_ms))
+            for partition, begin in begins.items():
+                consumer.seek(partition, ends[partition] if begin is None else begin.offset)
         heard_at = time.monotonic()
         while any([await consumer.position(partition) < end for partition, end in ends.items()]):
             batches = await consumer.getmany(timeout_ms=200)

@@ -1,0 +1,152 @@
+"""Counting as the tally counts: each result and signal once, in the minute of its mail, whatever comes twice.
+
+Panes are kept for what they have applied only; their counts are in the running sums.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+from agents.history import identity
+from agents.live import Live
+from agents.tally import AHEAD_MIN
+from cli.backtest_records import Frame, Result
+from policy.counts import MINUTE_MS, WINDOWS_MIN, booked, booked_feedback, merge
+from policy.replies import category_of
+from schemas.delivery import DeliveryResult, Position
+from schemas.feedback import FeedbackEvent
+from schemas.reputation import Counts
+from streams import panes
+from streams.topics import PANES_KEPT_S
+
+KEPT_MIN = PANES_KEPT_S * 1000 // MINUTE_MS
+LENGTHS_MIN = tuple(WINDOWS_MIN.values())
+
+_SIGNALS = {"hard_bounce", "block"}
+_FEEDBACK_SIGNALS = {"hard_bounce", "block", "complaint", "trap_hit"}
+_FROM_RESULTS, _FROM_FEEDBACK = 0, 1
+
+
+@dataclass(slots=True)
+class Counting:
+    """The running sums of one campaign, and what they were made of."""
+
+    live: Live = field(default_factory=Live)
+    frames: int = 0
+    results: int = 0
+    events: int = 0
+    repeats: int = 0  # results and signals that had been counted before
+    left_out: int = 0  # too old, or from the future
+    _panes: dict[tuple[int, int], panes.Pane] = field(default_factory=dict)  # by minute and partition
+
+    def windows(self, now: int) -> dict[str, Counts]:
+        """The sums of each window."""
+        return self.live.rolling.windows(now // MINUTE_MS)
+
+    def count(self, frame: Frame, partition: int, offset: int, now: int) -> tuple[Sequence[Result], list[int]]:
+        """Count a frame; answers the results that were new, and the minutes that had nothing so far."""
+        results = frame.results
+        oldest, latest = now // MINUTE_MS - KEPT_MIN, now // MINUTE_MS + AHEAD_MIN
+        signals = self._signals(results, partition, offset)
+        ledger = cast("Position | None", frame.ledger)  # it has the same fields
+        counted: set[int] = set()
+        fresh: list[int] = []
+        minutes = booked(cast("Iterable[DeliveryResult]", results))  # likewise, as far as booking looks
+        for minute, cells in minutes.items():
+            if not oldest < minute <= latest:
+                continue
+            held = self._panes.get((minute, partition))
+            pane = panes.with_results(held or panes.EMPTY, {}, (), offset=offset, ledger=ledger)
+            if pane is None:
+                continue
+            self._panes[minute, partition] = pane
+            self.live.add(minute, cells, signals.get(minute, ()))
+            counted.add(minute)
+            if held is None:
+                fresh.append(minute)
+        self.frames += 1
+        if len(counted) == len(minutes):
+            self.results += len(results)
+            return results, fresh
+        new = [one for one in results if one.at // MINUTE_MS in counted]
+        beyond = sum(not oldest < one.at // MINUTE_MS <= latest for one in results)
+        self.results += len(new)
+        self.left_out += beyond
+        self.repeats += len(results) - len(new) - beyond
+        return new, fresh
+
+    def count_feedback(
+        self, events: Sequence[FeedbackEvent], partition: int, offset: int, now: int
+    ) -> tuple[list[FeedbackEvent], list[int]]:
+        """Count signals; answers those that were new, and the minutes that had nothing so far."""
+        oldest, latest = now // MINUTE_MS - KEPT_MIN, now // MINUTE_MS + AHEAD_MIN
+        due: dict[int, tuple[panes.Cells, list[panes.Signal], list[str], list[FeedbackEvent]]] = {}
+        seen: set[str] = set()
+        for event in events:
+            same_as = identity(event)
+            one = None if same_as is None else panes.feedback_id(*same_as)
+            if one is not None and (one in self.live.ids or one in seen):
+                self.repeats += 1
+                continue
+            for minute, cells in booked_feedback([event]).items():
+                if not oldest < minute <= latest:
+                    self.left_out += 1
+                    continue
+                total, signals, ids, new = due.setdefault(minute, ({}, [], [], []))
+                merge(total, cells)
+                new.append(event)
+                if one is not None:
+                    seen.add(one)
+                    ids.append(one)
+                if event.kind in _FEEDBACK_SIGNALS:
+                    signals.append(_signal(event, partition, offset))
+        counted: list[FeedbackEvent] = []
+        fresh: list[int] = []
+        for minute, (cells, signals, ids, new) in due.items():
+            held = self._panes.get((minute, partition))
+            pane = panes.with_feedback(held or panes.EMPTY, {}, (), offset=offset, ids=())
+            if pane is None:
+                self.repeats += len(new)
+                continue
+            self._panes[minute, partition] = pane
+            self.live.add(minute, cells, signals, ids)
+            counted += new
+            if held is None:
+                fresh.append(minute)
+        self.events += len(counted)
+        return counted, fresh
+
+    def forget(self, now: int) -> None:
+        """Drop what can count no more."""
+        self.live.forget(now // MINUTE_MS)
+        oldest = now // MINUTE_MS - KEPT_MIN
+        self._panes = {place: pane for place, pane in self._panes.items() if place[0] > oldest}
+
+    @staticmethod
+    def _signals(results: Iterable[Result], partition: int, offset: int) -> dict[int, list[panes.Signal]]:
+        found: dict[int, list[panes.Signal]] = {}
+        for one in [result for result in results if result.outcome == "bounced"]:
+            counts = category_of(one.class_).counts
+            if counts in _SIGNALS:
+                signal = panes.signal(
+                    _FROM_RESULTS,
+                    partition=partition,
+                    offset=offset,
+                    message_id=one.message_id,
+                    kind=counts,
+                    at=one.at,
+                )
+                found.setdefault(one.at // MINUTE_MS, []).append(signal)
+        return found
+
+
+def _signal(event: FeedbackEvent, partition: int, offset: int) -> panes.Signal:
+    return panes.signal(
+        _FROM_FEEDBACK,
+        partition=partition,
+        offset=offset,
+        message_id=event.message_id,
+        kind=event.kind,
+        at=event.at,
+        trap=event.trap,
+    )

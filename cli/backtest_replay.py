@@ -1,0 +1,287 @@
+"""The replay: records in the order of their time go in, and come out as the decisions that live would have made.
+
+The same code as live counts (``policy.counts``, ``streams.panes``) and judges (``policy.judging``); what is done here
+is what the workers' agents and timers do around it.  Time is that of the records: each is judged when it arrives, each
+campaign's windows move by the minute, and a campaign that is not healthy is reviewed every ten seconds.
+"""
+
+import heapq
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from agents.reviews import AGAIN_MS, EVERY_S
+from cli.backtest_counting import LENGTHS_MIN, Counting
+from cli.backtest_holds import Holds
+from cli.backtest_limits import WhatIf
+from cli.backtest_records import Frame
+from cli.backtest_trace import Trace
+from policy import ladder
+from policy.brakes import capped, is_pulled
+from policy.counts import MINUTE_MS
+from policy.judging import judge
+from policy.ladder import Around, Standing
+from policy.naming import campaign_scope
+from policy.transitions import TRANSITIONS
+from policy.verdicts import verdicts
+from schemas.feedback import FeedbackEvent
+from schemas.reputation import Brake, Command, Control, Decision, RatesSnapshot
+from schemas.sending import Campaign, Mailbox
+from streams import panes
+
+REFUSED = "refused"
+SELDOM_MS = 3_600_000  # between reviews of what time alone does not move
+FORGET_EVERY_MIN = 60
+
+_COMMANDS = {"isolate", "release", "retire"}
+_STAYS = {
+    state
+    for state, leads in TRANSITIONS.items()
+    if state != "healthy" and all(to == state for signal, to in leads.items() if signal not in _COMMANDS)
+}
+_NOT_REVIEWED = {"healthy", "retired"}
+_MINUTE, _REVIEW = 0, 1  # what is due
+_SECOND_MS = int(EVERY_S * 1000)
+
+Due = tuple[int, int, str]  # when, what, and for a review whose
+
+
+@dataclass(slots=True)
+class Tracked:
+    """One campaign in the replay."""
+
+    recorded: Campaign
+    campaign: Campaign  # with the limits of the what-if
+    is_known: bool
+    counting: Counting = field(default_factory=Counting)
+    standing: Standing | None = None
+    decisions: list[Decision] = field(default_factory=list)
+    really: list[Decision] = field(default_factory=list)
+    holds: Holds = field(default_factory=Holds)
+    trace: Trace | None = None
+    review_at: int | None = None
+    forgot_at: int = 0
+
+
+class Replay:
+    """Where all campaigns stand, at the time of the newest record.
+
+    ``campaigns`` are the first known records: what is kept of a compacted topic held before.  What comes before
+    ``judged_from`` is counted and not judged.  ``only`` names the campaigns that are looked at.  ``cap`` is the share
+    of all campaigns that the policy may isolate within an hour, and how many at least.
+    """
+
+    def __init__(
+        self,
+        campaigns: Mapping[str, Campaign],
+        *,
+        what_if: WhatIf,
+        judged_from: int = 0,
+        only: frozenset[str] | None = None,
+        obeys_commands: bool = True,
+        cap: tuple[float, int] = (1.0, 1),
+        traces: bool = False,
+    ) -> None:
+        self.tracked: dict[str, Tracked] = {}
+        self.judged_from = judged_from
+        self._first = campaigns
+        self._what_if = what_if
+        self._only = only
+        self._obeys_commands = obeys_commands
+        self._cap = cap
+        self._traces = traces
+        self._controls: dict[str, Control] = {}
+        self._brakes: dict[str, Brake] = {}
+        self._due: list[Due] = []
+        self._minutes: dict[int, set[str]] = {}
+
+    # -- what comes in
+
+    def results(self, frame: Frame, partition: int, offset: int, now: int) -> None:
+        """A frame of results arrives."""
+        one = self._of(frame.campaign)
+        if one is None:
+            return
+        new, fresh = one.counting.count(frame, partition, offset, now)
+        if fresh:
+            self._expect(frame.campaign, fresh, now)
+        if new and one.holds.concerns:
+            one.holds.results(new)
+        self._look(one, now)
+
+    def feedback(self, events: Sequence[FeedbackEvent], partition: int, offset: int, now: int) -> None:
+        """A record of feedback arrives."""
+        by_campaign: dict[str, list[FeedbackEvent]] = {}
+        for event in events:
+            by_campaign.setdefault(event.campaign, []).append(event)
+        for name, own in by_campaign.items():
+            one = self._of(name)
+            if one is None:
+                continue
+            counted, fresh = one.counting.count_feedback(own, partition, offset, now)
+            self._expect(name, fresh, now)
+            if one.holds.concerns:
+                for event in counted:
+                    one.holds.feedback(event)
+            self._look(one, now)
+
+    def campaign(self, campaign: Campaign, now: int) -> None:
+        """A campaign's record arrives: its limits may be others from now on."""
+        one = self._of(campaign.campaign)
+        if one is None:
+            return
+        one.recorded, one.campaign, one.is_known = campaign, self._what_if.applied(campaign), True
+        if now >= self.judged_from:
+            self._review(one, now)
+        else:
+            self._ask(one, self.judged_from)
+
+    def command(self, command: Command, now: int) -> None:
+        """An operator's command arrives; reviews are our own."""
+        one = self._of(command.campaign) if command.scope == campaign_scope(command.campaign) else None
+        if one is None or command.command == "review" or not self._obeys_commands or now < self.judged_from:
+            return
+        self._judge(one, now, command=command)
+
+    def brake(self, brake: Brake) -> None:
+        """A brake is pulled or let go."""
+        if self._obeys_commands:
+            self._brakes[brake.brake] = brake
+
+    def decision(self, decision: Decision) -> None:
+        """What was really decided."""
+        one = self._of(decision.campaign)
+        if one is None or decision.at < self.judged_from or decision.rule == REFUSED:
+            return
+        if all((known.scope, known.epoch) != (decision.scope, decision.epoch) for known in one.really):
+            one.really.append(decision)
+
+    def advance(self, now: int) -> None:
+        """Let time pass: whatever is due until ``now`` happens, each at its own time."""
+        due = self._due
+        while due and due[0][0] <= now:
+            at, kind, name = heapq.heappop(due)
+            if kind == _REVIEW:
+                one = self.tracked[name]
+                if one.review_at == at:
+                    self._review(one, at)
+            else:
+                for campaign in sorted(self._minutes.pop(at // MINUTE_MS)):
+                    self._moved(self.tracked[campaign], at)
+
+    # -- what follows
+
+    def _moved(self, one: Tracked, now: int) -> None:
+        """A minute that counts has entered a window of the campaign, or left it."""
+        if one.counting.windows(now) != one.counting.live.published:
+            self._look(one, now)
+        minute = now // MINUTE_MS
+        if minute - one.forgot_at >= FORGET_EVERY_MIN:
+            one.forgot_at = minute
+            one.counting.forget(now)
+
+    def _look(self, one: Tracked, now: int) -> None:
+        """Judge a campaign by its windows as they are now."""
+        windows = one.counting.windows(now)
+        one.counting.live.published = windows
+        if now < self.judged_from:
+            return
+        rates = RatesSnapshot(
+            scope=campaign_scope(one.campaign.campaign),
+            at=now,
+            windows=windows,
+            verdicts=verdicts(windows, one.campaign.limits),
+        )
+        if one.trace is not None:
+            one.trace.add(now, rates.verdicts)
+        self._judge(one, now, rates=rates)
+
+    def _review(self, one: Tracked, now: int) -> None:
+        self._judge(one, now)
+        if one.review_at is not None and one.review_at <= now:
+            standing = one.standing
+            is_idle = standing is not None and _time_moves_nothing(standing)
+            self._ask(one, now + (SELDOM_MS if is_idle else AGAIN_MS))
+
+    def _judge(
+        self, one: Tracked, now: int, *, rates: RatesSnapshot | None = None, command: Command | None = None
+    ) -> None:
+        name = one.campaign.campaign
+        scope = campaign_scope(name)
+        before = one.standing or ladder.start(now)
+        around = Around(is_stopped=is_pulled(self._brakes, "automation"))
+        after, decisions = judge(
+            before, scope=scope, campaign=one.campaign, now=now, rates=rates, command=command, around=around
+        )
+        if decisions:
+            around = self._around(name, decisions, now, around)
+            if rates is not None:  # references are words of a decision, and cost more than judging: they come now
+                rates = msgspec.structs.replace(rates, recent=panes.references(one.counting.live.recent))
+            after, decisions = judge(
+                before, scope=scope, campaign=one.campaign, now=now, rates=rates, command=command, around=around
+            )
+        for decision in decisions:
+            one.decisions.append(decision)
+            if decision.scope == scope and (not decision.dry_run or one.campaign.dry_run):
+                one.holds.enter(decision.to, now)
+        if one.standing is None or decisions or command is not None:
+            control = self._controls[name] = ladder.control(after, one.campaign, after.since)
+            if control.state in _NOT_REVIEWED:
+                one.review_at = None
+            else:
+                self._ask(one, (now // _SECOND_MS + 1) * _SECOND_MS)
+        one.standing = after
+
+    def _around(self, name: str, decisions: Sequence[Decision], now: int, around: Around) -> Around:
+        """The policy isolates only so many campaigns an hour."""
+        if not any(one.to == "isolated" and one.by == "policy" and not one.dry_run for one in decisions):
+            return around
+        share, at_least = self._cap
+        why = capped(self._controls, campaign=name, now=now, share=share, at_least=at_least, recent={})
+        return around if why is None else Around(is_stopped=around.is_stopped, capped=why)
+
+    def _ask(self, one: Tracked, at: int) -> None:
+        one.review_at = at
+        heapq.heappush(self._due, (at, _REVIEW, one.campaign.campaign))
+
+    def _expect(self, name: str, fresh: Sequence[int], now: int) -> None:
+        """Counts of these minutes will enter windows, if they lie ahead, and leave them."""
+        this = now // MINUTE_MS
+        for minute in fresh:
+            for ahead in (0, *LENGTHS_MIN):
+                due = minute + ahead
+                if due <= this:
+                    continue
+                names = self._minutes.get(due)
+                if names is None:
+                    names = self._minutes[due] = set()
+                    heapq.heappush(self._due, (due * MINUTE_MS, _MINUTE, ""))
+                names.add(name)
+
+    def _of(self, name: str) -> Tracked | None:
+        one = self.tracked.get(name)
+        if one is None:
+            if self._only is not None and name not in self._only:
+                return None
+            known = self._first.get(name)
+            recorded = known or unknown(name)
+            one = Tracked(recorded, self._what_if.applied(recorded), is_known=known is not None)
+            one.trace = Trace() if self._traces else None
+            self.tracked[name] = one
+        return one
+
+
+def unknown(name: str) -> Campaign:
+    """A campaign of which there is no record: the default limits hold for it."""
+    sender = Mailbox(address="unknown@unknown.invalid")
+    return Campaign(campaign=name, from_=sender, return_path_domain="unknown.invalid")
+
+
+def _time_moves_nothing(standing: Standing) -> bool:
+    return (
+        standing.judged in _STAYS
+        and standing.operator == "enabled"
+        and not standing.providers
+        and standing.trial is None
+    )
