@@ -5,6 +5,7 @@ import logging
 import click
 
 from cli import (
+    audit,
     backtest,
     brakes,
     campaigns,
@@ -82,6 +83,7 @@ for command in (
     feedback.feedback,
     traps.traps,
     verify_counts.verify_counts,
+    audit.audit,
     backtest.backtest,
     backtest.export,
     dead_letters.dead_letters,

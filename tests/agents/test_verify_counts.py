@@ -150,15 +150,15 @@ async def test_counts_are_exact_through_a_broker_restart_and_recovery(
         await plant.register(*(campaign(name, limits=TOLERANT) for name in names))
         traffic = [Traffic(name, random.Random(name)) for name in names]
         for _round in range(2):
-            for one in traffic:
-                await plant.publish(*one.chunk(30))
+            for flow in traffic:
+                await plant.publish(*flow.chunk(30))
             await asyncio.to_thread(own_broker.kill)
             await asyncio.to_thread(own_broker.start)
             for one in workers:
                 if not one.runs:
                     one.start()
-            for one in traffic:
-                await plant.publish(*one.chunk(20))
+            for flow in traffic:
+                await plant.publish(*flow.chunk(20))
             workers[0].kill()
             workers[0].start()
         for one in workers:  # all is recovered from the changelog
@@ -167,12 +167,12 @@ async def test_counts_are_exact_through_a_broker_restart_and_recovery(
             one.start()
         for one in workers:
             await one.ready()
-        for one in traffic:
-            await comes_to(workers[0], one.name, one.truth)
+        for flow in traffic:
+            await comes_to(workers[0], flow.name, flow.truth)
 
         found = await checked(plant.bootstrap, app_id=plant.app_id, wait_s=20)
 
-        assert [one.campaign for one in found] == sorted(names)
-        assert [(one.differences, one.trouble) for one in found] == [([], None)] * len(names)
+        assert [done.campaign for done in found] == sorted(names)
+        assert [(done.differences, done.trouble) for done in found] == [([], None)] * len(names)
     finally:
         plant.stop()
