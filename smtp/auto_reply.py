@@ -67,6 +67,16 @@ def finding(message: Message) -> AutoReply | None:
     return AutoReply(subject=subject, clues=clues_in(Fields(), around=fields), what=what) if what else None
 
 
+def asked_by_a_guard(message: Message) -> AutoReply | None:
+    """The challenge of a service that sends nothing else, even if it calls itself a delivery status; or None."""
+    fields = message.fields
+    sender = (fields.get("from") or "")[:300]
+    if _GUARD_SENDERS.search(sender) is None or _ROBOT.search(sender) is not None:
+        return None
+    subject = clean(decoded(fields.get("subject") or ""), _TITLE)
+    return AutoReply(subject=subject, clues=clues_in(Fields(), around=fields), what="challenge")
+
+
 def _what(message: Message, subject: str) -> What | None:
     names = {name for name, _ in message.fields.pairs}
     whole = plain(subject).strip()

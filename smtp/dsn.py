@@ -42,6 +42,7 @@ _VAGUE = {None, "4.0.0", "4.3.0", "5.0.0", "5.3.0", "5.5.0"}  # codes that say l
 _ABOUT = re.compile(r"(?:generated|expanded) from:?\s{0,5}<?([^\s<>()@]{1,64}@[^\s<>()@]{1,255})>?\)")
 _PASSING = {"4.1", "4.3"}
 _FEW_LETTERS = 4
+_AT_ONCE = "over a period of 0 hour"  # Mimecast says so below every refusal
 _CODE_OF_CLASS = {"2": 250, "4": 450, "5": 550}
 
 
@@ -103,7 +104,8 @@ def read_reply(text: str) -> tuple[int | None, str | None, str]:
 
 def gave_up_waiting(text: str) -> bool:
     """Whether a text says that a queue gave up after trying for long."""
-    return says(fold(text[:1_500]), EXPIRED)
+    folded = fold(text[:1_500])
+    return says(folded, EXPIRED) and _AT_ONCE not in folded
 
 
 def in_words(code: int | None, enhanced: str | None, text: str) -> str | None:
@@ -129,8 +131,11 @@ def _recipient(block: Fields) -> str | None:
 
 def _bounce(block: Fields, notice: list[str], clues: Clues, *, alone: bool) -> Bounce:
     final = bare(_recipient(block) or "")
-    mentioned = _lines_about(final, notice)
-    recipient = bare(block.get("original-recipient") or "") or as_we_wrote(final or None, mentioned)
+    original = bare(block.get("original-recipient") or "")
+    if "@" not in original and "@" in final:
+        original = ""  # a local name, before the server had put its own domain behind it
+    mentioned = _lines_about(final if "@" in final else original or final, notice)
+    recipient = original or as_we_wrote(final or None, mentioned)
     mentioned = mentioned or _lines_about(recipient, notice)
     action = _ACTIONS.get(re.split(r"[\s;(]", (block.get("action") or "").strip(), maxsplit=1)[0].lower(), "failed")
     status = _ENHANCED.search(block.get("status") or "")

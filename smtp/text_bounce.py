@@ -17,8 +17,9 @@ from smtp.notice import told
 
 _CODES = {"4": 450, "5": 550}
 _MAX_LOCAL = 64
+_NO_WORDS = 40
 _MAX_PLACES = 400
-_LOCAL_BACKWARDS = re.compile(r"[^\s<>@()\[\]\"',;:=|*]+")
+_LOCAL_BACKWARDS = re.compile(r"[^\s<>@()\[\]\"',;:=|*：；，、。（）《》【】「」]+")
 _DOMAIN = re.compile(r"[\w-]{1,63}(?:\.[\w-]{1,63}){1,20}")
 _DECORATION = re.compile(r"[\s>*\u2022<\"'\[(-]*(?:smtp:|rfc822;\s?|mailto:)?<?", re.IGNORECASE)
 _OTHERS = re.compile(  # what stands before an address that nobody bounced from
@@ -92,7 +93,9 @@ def _action(message: Message, subject: str, folded: str) -> Action | None:
 
 def _bounce(action: Action, recipient: str | None, texts: tuple[str, ...], clues: Clues) -> Bounce:
     """One recipient, by the first of the texts that says something about the reason."""
-    reply = next((text for text in texts if _gives_a_reason(text)), texts[0])
+    reply = next((text for text in texts if _gives_a_reason(text)), None)
+    if reply is None:
+        reply = next((text for text in texts if sum(map(str.isalpha, text)) > _NO_WORDS), texts[0])
     code, enhanced, text = read_reply(reply)
     if code is not None and code < 400:
         code = None  # of a transcript: what went well so far
@@ -125,7 +128,10 @@ def _recipients(message: Message, notice: list[str]) -> list[_Place]:
             if named
             else [_Place(one, 0, 0, 0, is_named=True) for one in sorted(listed)]
         )
-    others = [place for place in places if not _OTHERS.search(_before(notice, place))]
+    told = _told_to(message)
+    others = [
+        place for place in places if place.address.lower() not in told and not _OTHERS.search(_before(notice, place))
+    ]
     aside = [place for place in others if _TO.match(notice[place.line][: place.start])]
     meant_ = [place for place in others if place not in aside]
     named = [place for place in meant_ if place.is_named]
@@ -136,6 +142,12 @@ def _recipients(message: Message, notice: list[str]) -> list[_Place]:
         end = next((n for n in range(first[0].line, len(notice)) if not notice[n].strip()), len(notice))
         return _once([place for place in meant_ if place.line < end])
     return _once(aside)[:1]
+
+
+def _told_to(message: Message) -> set[str]:
+    """Whom the notice is addressed to: it greets him, and tells him of others."""
+    fields = [value for name in ("to", "delivered-to") for value in message.fields.all(name)[:3]]
+    return {place.address.lower() for place in _addresses([value[:1_000] for value in fields])}
 
 
 def _addresses(lines: list[str]) -> list[_Place]:

@@ -23,6 +23,9 @@ def understand(raw: bytes) -> list[Finding]:
 
 
 def _findings(message: Message) -> list[Finding]:
+    guard = auto_reply.asked_by_a_guard(message)
+    if guard is not None:
+        return [guard]
     reported = (
         arf.findings(message) or dsn.findings(message) or junk_reports.findings(message) or bounces.findings(message)
     )
