@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from agents.groups import Together, is_shared
 from agents.homing import Homing
 from agents.ports import Known, Message, Publish, now_ms
 from agents.setting_aside import Aside
@@ -67,6 +68,9 @@ class Judge:
         self._metrics = metrics
         self._aside = Aside(outlet, metrics)
         self._homing = Homing(outlet, self._aside, partitions)
+        self._together = Together(
+            standings=standings, known=known, outlet=outlet, aside=self._aside, partitions=partitions
+        )
         self._isolate_share = isolate_share
         self._isolate_at_least = isolate_at_least
         self._isolated: dict[str, int] = {}  # by ourselves within the hour, and when
@@ -80,6 +84,9 @@ class Judge:
             case Malformed() as malformed:
                 await self._aside.malformed(message, malformed)
             case snapshot:
+                if is_shared(snapshot.scope):
+                    await self._together.part(message, snapshot)
+                    return
                 name = snapshot.scope.removeprefix(_SCOPE)
                 if not snapshot.scope.startswith(_SCOPE) or name not in self._known.campaigns:
                     return

@@ -15,7 +15,7 @@ from agents.live import Live, Windows
 from agents.ports import Known, Publish
 from policy.counts import MINUTE_MS, VECTOR
 from policy.naming import campaign_scope
-from policy.verdicts import verdicts
+from policy.verdicts import WARNING, verdicts
 from schemas.reputation import Counts, RatesSnapshot
 from schemas.sending import Limits
 from schemas.topics import RATES
@@ -37,14 +37,25 @@ class Snapshots:
     async def campaign(self, name: str, live: Live, now: int) -> None:
         """Publish where a campaign stands now."""
         live.published = live.rolling.windows(now // MINUTE_MS)
+        found = verdicts(live.published, self._limits(name))
+        if found["block"].evidence >= WARNING:
+            live.turned_away = True
         snapshot = RatesSnapshot(
             scope=campaign_scope(name),
             at=now,
             windows=live.published,
-            verdicts=verdicts(live.published, self._limits(name)),
+            verdicts=found,
             recent=panes.references(live.recent),
+            providers=self._by_provider(name, live, now),
         )
         await self._publish(snapshot)
+
+    def _by_provider(self, name: str, live: Live, now: int) -> dict[str, Windows]:
+        """The windows of single providers, when some turn the campaign away or are judged by themselves."""
+        control = self._known.controls.get(name)
+        if not live.turned_away and (control is None or not control.providers):
+            return {}
+        return live.rolling.by_provider(now // MINUTE_MS)
 
     async def providers(self, now: int) -> None:
         """Publish what moved since the last time, per provider of a campaign and per sending address."""
@@ -53,10 +64,14 @@ class Snapshots:
         for number, (name, live) in enumerate(due, start=1):
             live.providers_due = False
             partition = home(name, self._partitions)
+            was_turned_away, live.turned_away = live.turned_away, False
             for provider, windows in live.rolling.by_provider(now // MINUTE_MS).items():
                 scope = f"{campaign_scope(name)}/provider:{provider}"
                 found = verdicts(windows, self._limits(name))
+                live.turned_away |= found["block"].evidence >= WARNING
                 await self._publish(RatesSnapshot(scope=scope, at=now, windows=windows, verdicts=found))
+            if live.turned_away and not was_turned_away:  # one provider of many: the campaign's own rate says nothing
+                await self.campaign(name, live, now)
             addresses |= {(partition, *pair) for pair in live.rolling.by_ip_provider(now // MINUTE_MS)}
             if number % _PER_TURN == 0:
                 await asyncio.sleep(0)

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from agents.groups import Parts
 from agents.history import Found, History, identity
 from agents.homing import Homing
 from agents.live import Live, rebuilt
@@ -79,6 +80,7 @@ class Tally:
         self._homing = Homing(outlet, self._aside, partitions)
         self.live: dict[str, Live] = {}
         self.snapshots = Snapshots(self.live, known=known, outlet=outlet, partitions=partitions)
+        self.parts = Parts(self.live, known=known, outlet=outlet, partitions=partitions)
 
     async def rebuild(self) -> None:
         """Make the running sums anew from the panes of the partitions that this worker owns now."""

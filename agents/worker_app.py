@@ -13,6 +13,7 @@ from faust.types.web import Web
 from mode import Service
 from mode.types import ServiceT
 
+from agents.groups import EVERY_S as PARTS_EVERY_S
 from agents.history import History
 from agents.judge import Judge
 from agents.ports import Message, now_ms
@@ -189,6 +190,7 @@ def _attach_tally(app: WorkerApp, outlet: Outlet, keys: Keys) -> None:
     _agent(app, "tally-feedback", FEEDBACK, tally.feedback)
     _timer(app, SNAPSHOTS_EVERY_S, "snapshots", tally.snapshots.providers)
     _timer(app, WINDOWS_MOVE_EVERY_S, "windows", tally.snapshots.moved)
+    _timer(app, PARTS_EVERY_S, "parts", tally.parts.publish)
 
 
 def _attach_judge(app: WorkerApp, outlet: Outlet, keys: Keys) -> None:

@@ -228,7 +228,7 @@ async def decisions_about(bootstrap: str, campaign: str) -> list[Decision]:
         decision = decode(Decision, record.value)
         if isinstance(decision, Malformed) or decision.scope.endswith(TRIAL):
             continue
-        if decision.campaign == campaign and decision.rule != "refused":
+        if decision.campaign == campaign and decision.scope.startswith("campaign:") and decision.rule != "refused":
             by_epoch[decision.scope, decision.epoch, decision.command_id] = decision
     return sorted(by_epoch.values(), key=lambda one: (one.at, one.epoch), reverse=True)
 
