@@ -49,7 +49,9 @@ class Reviews:
         control = self._known.controls.get(name)
         if control is None:
             return "the campaign has no control record"
-        return None if control.state in {"healthy", "retired"} else f"the campaign is {control.state}"
+        if control.state == "retired" or (control.state == "healthy" and not control.providers):
+            return None
+        return f"the campaign is {control.state}" + (" elsewhere" if control.state == "healthy" else "")
 
 
 def _review(campaign: str, why: str, now: int) -> Command:

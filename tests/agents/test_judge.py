@@ -1,5 +1,6 @@
 from typing import Any
 
+import msgspec
 import pytest
 
 from agents import judge as module
@@ -10,7 +11,7 @@ from policy.auditing import Seal
 from policy.naming import campaign_scope
 from schemas.base import Record
 from schemas.codec import encode
-from schemas.reputation import Command, CommandName, Control, Counts, Decision, RatesSnapshot
+from schemas.reputation import Brake, Command, CommandName, Control, Counts, Decision, Narrowed, RatesSnapshot
 from schemas.sending import Pace
 from schemas.topics import COMMANDS, CONTROL, DEAD_LETTERS, DECISIONS, RATES
 from streams.home import home
@@ -289,8 +290,62 @@ async def test_our_own_failure_is_kept_and_the_next_event_is_judged(monkeypatch:
     assert [one.to for one in bench.decisions] == ["isolated"]
 
 
-def told(state: str) -> Control:
-    return Control(campaign="spring", epoch=1, may_send=True, pace=Pace(), state=state, reason="", at=1)  # type: ignore[arg-type]
+async def test_a_provider_that_refuses_is_told_to_the_sender_with_an_epoch_of_its_own() -> None:
+    bench = Bench()
+    await bench.rates(snapshot(), 0)
+    split = msgspec.structs.replace(
+        snapshot(block=200, deferral=200),
+        providers={"yahoo": dict.fromkeys(("5m", "1h", "24h", "7d"), Counts(block=200, attempts=200))},
+    )
+    await bench.rates(split, 1)
+    assert [(one.scope, one.to, one.epoch) for one in bench.decisions] == [(f"{SCOPE}/provider:yahoo", "paused", 2)]
+    newest = bench.controls[-1]
+    assert (newest.epoch, newest.state, newest.may_send) == (2, "healthy", True)
+    assert not newest.providers["yahoo"].may_send
+
+
+async def test_with_the_brake_on_decisions_are_made_and_nothing_follows() -> None:
+    bench = Bench()
+    bench.known.brakes["automation"] = Brake(brake="automation", on=True, reason="so", by="ann", at=1)
+    await bench.rates(snapshot(**TRAPPED), 0)
+    assert [(one.to, one.dry_run) for one in bench.decisions] == [("isolated", True)]
+    assert bench.controls[-1].may_send
+    await bench.command(command("isolate"), 0)
+    assert not bench.controls[-1].may_send, "an operator's word counts"
+
+
+def isolated(name: str) -> Control:
+    return Control(
+        campaign=name, epoch=2, may_send=False, pace=Pace(), state="isolated", reason="a trap", at=now_ms() - 1000
+    )
+
+
+async def test_one_more_than_the_policy_may_isolate_within_an_hour_is_throttled_and_a_person_asked() -> None:
+    bench = Bench()
+    bench.known.controls |= {f"c-{number}": isolated(f"c-{number}") for number in range(3)}
+    await bench.rates(snapshot(**TRAPPED), 0)
+    [decision] = bench.decisions
+    assert (decision.to, decision.evidence["wanted"]) == ("throttled", "isolated")
+    assert "has isolated 3 of 3 campaigns within an hour" in decision.reason
+    bench.known.controls.clear()
+    await bench.rates(snapshot(**TRAPPED), 1)
+    assert [one.to for one in bench.decisions] == ["throttled", "isolated"]
+
+
+async def test_what_this_judge_has_isolated_itself_counts_before_the_catalogue_knows_it() -> None:
+    bench = Bench()
+    names = [f"x{number}" for number in range(200) if home(campaign_scope(f"x{number}"), PARTITIONS) == HOME][:4]
+    for offset, name in enumerate(names):
+        bench.known.learn(campaign(name))
+        await bench.rates(msgspec.structs.replace(snapshot(**TRAPPED), scope=campaign_scope(name)), offset)
+    assert [one.to for one in bench.decisions] == ["isolated", "isolated", "isolated", "throttled"]
+
+
+def told(state: str, **fields: Any) -> Control:
+    return Control(campaign="spring", epoch=1, may_send=True, pace=Pace(), state=state, reason="", at=1, **fields)  # type: ignore[arg-type]
+
+
+YAHOO = {"yahoo": Narrowed(may_send=False, pace=Pace(), state="paused", reason="it refuses us")}
 
 
 @pytest.mark.parametrize(
@@ -298,6 +353,7 @@ def told(state: str) -> Control:
     [
         pytest.param(None, True, id="no control"),
         pytest.param(told("healthy"), False, id="healthy"),
+        pytest.param(told("healthy", providers=YAHOO), True, id="healthy but at one provider"),
         pytest.param(told("throttled"), True, id="throttled"),
         pytest.param(told("isolated"), True, id="isolated"),
         pytest.param(told("retired"), False, id="retired"),

@@ -364,7 +364,7 @@ async def test_providers_and_addresses_get_snapshots_of_their_own() -> None:
     assert len(bench.out.sent) == before  # nothing moved
 
 
-def refused(number: int, at: int, provider: str) -> DeliveryResult:
+def turned_away(number: int, at: int, provider: str) -> DeliveryResult:
     return DeliveryResult(message_id=f"m-{number}", outcome="bounced", at=at, provider=provider, class_="reputation_ip")
 
 
@@ -372,7 +372,7 @@ async def test_a_campaign_that_is_turned_away_is_told_by_provider() -> None:
     bench, now = Bench(), now_ms()
     await bench.results(frame(*(result(number, now) for number in range(200))), offset=0)
     assert bench.newest.providers == {}
-    await bench.results(frame(*(refused(1_000 + number, now, "yahoo") for number in range(60))), offset=1)
+    await bench.results(frame(*(turned_away(1_000 + number, now, "yahoo") for number in range(60))), offset=1)
     found = bench.newest.providers
     assert {name: (one["24h"].block, one["24h"].attempts) for name, one in found.items()} == {
         "google": (0, 200),
@@ -384,7 +384,7 @@ async def test_a_small_provider_that_refuses_all_is_seen_though_the_campaign_har
     bench, now = Bench(), now_ms()
     for offset in range(6):
         await bench.results(frame(*(result(offset * 500 + number, now) for number in range(500))), offset=offset)
-    await bench.results(frame(*(refused(5_000 + number, now, "yahoo") for number in range(60))), offset=6)
+    await bench.results(frame(*(turned_away(5_000 + number, now, "yahoo") for number in range(60))), offset=6)
     assert bench.newest.providers == {}
     await bench.tally.snapshots.providers(now)
     assert set(bench.newest.providers) == {"google", "yahoo"}
