@@ -61,7 +61,7 @@ def feedback() -> None:
 )
 @click.option("--dry-run", is_flag=True, help="Say what each mail is and publish nothing; needs no Kafka and no keys.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line for every mail, in order.")
-@setting_options("providers", "own_domains", "trap_domains")
+@setting_options("providers", "own_domains", "trap_domains", "parsers", "parser_memory_mib", "parser_s")
 def import_(settings: Settings, source: Path, form: Form, dry_run: bool, as_json: bool) -> None:
     """Read the mails of SOURCE and publish what they prove: a Maildir, an mbox, one mail, a folder of them, or -.
 
@@ -83,14 +83,14 @@ def import_(settings: Settings, source: Path, form: Form, dry_run: bool, as_json
 
     async def read_only() -> None:
         context = None if keys is None else _context(settings, keys, None)
-        await _work(mails, Reader(context, providers, knows_campaigns=False), told, _nowhere)
+        await _work(mails, Reader(context, providers, knows_campaigns=False), told, _nowhere, _readers(settings))
 
     async def read_with(bootstrap: str) -> None:
         assert keys is not None, "asked before"  # noqa: S101 - narrows the type
         async with contextlib.AsyncExitStack() as stack:
             catalogue = await stack.enter_async_context(catalogue_of(bootstrap, CAMPAIGNS, TRAPS))
             out = _nowhere if dry_run else await stack.enter_async_context(_to_kafka(bootstrap))
-            await _work(mails, Reader(_context(settings, keys, catalogue), providers), told, out)
+            await _work(mails, Reader(_context(settings, keys, catalogue), providers), told, out, _readers(settings))
 
     if keys is None or (dry_run and not _knows_a_kafka(settings)):
         asyncio.run(read_only())
@@ -193,8 +193,12 @@ def _context(settings: Settings, keys: Keys, catalogue: Catalogue | None) -> Con
     return Context(keys=keys, known=known, provider_of=Providers(settings.providers).of)
 
 
-async def _work(mails: Iterator[Stored], reader: Reader, told: _Told, publish: Publish) -> None:
-    async with ReaderPool() as pool:
+def _readers(settings: Settings) -> ReaderPool:
+    return ReaderPool(processes=settings.parsers, memory_mib=settings.parser_memory_mib, message_s=settings.parser_s)
+
+
+async def _work(mails: Iterator[Stored], reader: Reader, told: _Told, publish: Publish, readers: ReaderPool) -> None:
+    async with readers as pool:
         for some in chunks(mails, AT_ONCE):
             done = await asyncio.gather(*(_one(mail, reader, pool.understand) for mail in some))
             await publish([event for read in done for event in read.feedback])

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -20,7 +20,11 @@ MAX_BYTES = 2_097_152
 STDIN = "-"
 
 _LINE_BYTES = 65_536
-_SEPARATOR = re.compile(rb"From [^\n]{0,200}\d\d:\d\d").match
+_SEPARATOR = re.compile(
+    rb"From [^\n]{0,200}?\b(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),? {1,3}"
+    rb"(?:[A-Z][a-z]{2} {1,3}\d{1,2}|\d{1,2} [A-Z][a-z]{2}) {1,3}(?:\d{4} {1,3})?|\d{4}-\d\d-\d\d[T ])\d\d:\d\d"
+).match
+_BEGINS_A_MAIL = re.compile(rb"\r?\n|>?From |[!-9;-~]{1,200}[ \t]{0,20}:").match
 _QUOTED_SEPARATOR = re.compile(rb">{1,20}From ").match
 _DELIVERED_AT = re.compile(r"(\d{9,10})\.").match
 
@@ -88,11 +92,15 @@ def _of_files(root: Path, files: list[Path], at: Callable[[Path], int | None] = 
 
 
 def _of_mbox(stream: BinaryIO, name: str, first: bytes = b"") -> Iterator[Stored]:
-    """A separator is a line ``From … 12:34`` at the beginning or after an empty line; ``>From`` was quoted."""
+    """A separator is a line ``From … Mon Jan  1 12:34`` at the beginning or after an empty line, with a header below.
+
+    ``>From`` was quoted.  Not everybody quotes: a sentence that begins with From and tells a time is no separator.
+    """
     kept = bytearray()
     position, has_begun, is_start, after_blank = 1, False, True, True
-    for line in chain(filter(None, (first,)), iter(partial(stream.readline, _LINE_BYTES), b"")):
-        if is_start and after_blank and _SEPARATOR(line):
+    lines = chain(filter(None, (first,)), iter(partial(stream.readline, _LINE_BYTES), b""))
+    for line, following in pairwise(chain(lines, (b"",))):
+        if is_start and after_blank and _SEPARATOR(line) and (not following or _BEGINS_A_MAIL(following)):
             if has_begun or kept.strip():
                 yield Stored(name, position, bytes(kept))
                 position += 1

@@ -17,7 +17,6 @@ from smtp.notice import told
 
 _CODES = {"4": 450, "5": 550}
 _MAX_LOCAL = 64
-_NO_WORDS = 40
 _MAX_PLACES = 400
 _LOCAL_BACKWARDS = re.compile(r"[^\s<>@()\[\]\"',;:=|*：；，、。（）《》【】「」]+")
 _DOMAIN = re.compile(r"[\w-]{1,63}(?:\.[\w-]{1,63}){1,20}")
@@ -93,9 +92,7 @@ def _action(message: Message, subject: str, folded: str) -> Action | None:
 
 def _bounce(action: Action, recipient: str | None, texts: tuple[str, ...], clues: Clues) -> Bounce:
     """One recipient, by the first of the texts that says something about the reason."""
-    reply = next((text for text in texts if _gives_a_reason(text)), None)
-    if reply is None:
-        reply = next((text for text in texts if sum(map(str.isalpha, text)) > _NO_WORDS), texts[0])
+    reply = next((text for text in texts if _gives_a_reason(text)), texts[0])
     code, enhanced, text = read_reply(reply)
     if code is not None and code < 400:
         code = None  # of a transcript: what went well so far

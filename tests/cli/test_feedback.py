@@ -14,6 +14,7 @@ from cli.feedback_reading import Reader
 from cli.mail_files import Stored, stored, streamed
 from cli.main import main
 from policy.providers import Providers
+from smtp.reader_process import ReaderPool
 from smtp.understand import understand
 from tests.smtp.mailroom import KEYS, NOW, OTHER_KEYS, SENT_AT, context, signed
 
@@ -192,6 +193,52 @@ def test_what_an_mbox_holds_is_cut_at_its_separators_only(tmp_path_factory: Any,
     assert len(list(stored(file, "mbox"))) == len(bodies)
     with file.open("rb") as stream:
         assert [one.raw for one in streamed(stream, "mbox")] == [one.raw for one in stored(file, "mbox")]
+
+
+NO_SEPARATORS = {
+    "a sentence with a time": b"From 10:30 on we are closed.\nSee you.\n",
+    "one with a day and a time": b"From Monday 09:00 to Friday 17:00\n",
+    "a date, and no header below": b"From our meeting on Tue Jan  2 10:00:00 2024\nthere is nothing to say\n",
+    "a letter": b"From the desk of Ann\n\nFrom here: nothing\n",
+}
+SEPARATORS = {
+    "as RFC 4155 has it": b"From a@b.example Mon Jan  1 10:00:00 2024\n",
+    "of nobody": b"From MAILER-DAEMON Fri Jul  8 12:08:34 2011\n",
+    "of Thunderbird": b"From - Tue Jan 02 10:00:00 2024\n",
+    "of Google": b"From 1788@xxx Mon Jan 01 10:00:00 +0000 2024\n",
+    "with its day first": b"From a@b Mon, 1 Jan 2024 10:00:00 +0100\n",
+    "as ISO 8601 has it": b"From a@b 2024-01-01T10:00:00\n",
+}
+
+
+@pytest.mark.parametrize("sentence", NO_SEPARATORS.values(), ids=NO_SEPARATORS.keys())
+def test_a_body_that_is_not_quoted_is_not_cut_at_a_sentence(tmp_path: Path, sentence: bytes) -> None:
+    mail = b"Subject: one\n\nHello,\n\n" + sentence
+    between = b"From a@b Mon Jan  1 10:00:00 2024\n"
+    (tmp_path / "box").write_bytes(between + mail + b"\n" + between + mail)
+
+    assert [one.raw for one in stored(tmp_path / "box", "mbox")] == [mail + b"\n", mail]
+
+
+@pytest.mark.parametrize("separator", SEPARATORS.values(), ids=SEPARATORS.keys())
+def test_mails_are_apart_however_their_separator_is_written(tmp_path: Path, separator: bytes) -> None:
+    (tmp_path / "box").write_bytes((separator + b"Subject: one\n\nhi\n\n") * 3)
+
+    assert [one.position for one in stored(tmp_path / "box", "mbox")] == [1, 2, 3]
+
+
+def test_an_import_reads_within_the_bounds_of_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, object]] = []
+
+    def noted(**bounds: Any) -> Any:
+        asked.append(bounds)
+        return ReaderPool(**bounds)
+
+    monkeypatch.setattr("cli.feedback.ReaderPool", noted)
+    bounds = ("--parsers", "3", "--parser-memory-mib", "128", "--parser-s", "9")
+
+    assert imported(tmp_path, str(SAMPLES), "--dry-run", *bounds).exit_code == 0
+    assert asked == [{"processes": 3, "memory_mib": 128, "message_s": 9}]
 
 
 def test_the_keys_of_nobody_are_not_ours() -> None:
