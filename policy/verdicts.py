@@ -37,11 +37,15 @@ WEIGHTS: Mapping[str, float] = {DECIDING: 0.5, "1h": 0.25 / 24, "5m": 0.25 / 288
 _REST = 1 - sum(WEIGHTS.values())  # the part of the budget that bets on nothing: no news is 1
 _MOST = 1e300  # JSON knows no infinity
 
+_LARGEST_EXPONENT = 680.0
 _ODDS = (1.5, 2.0, 3.0, 4.5, 7.0, 10.0, 15.0, 25.0, 50.0)
 _SHARES = (0.10, 0.16, 0.20, 0.16, 0.12, 0.10, 0.07, 0.05, 0.04)
+_SMALL = int(_LARGEST_EXPONENT / math.log(max(_ODDS)))  # so many events cannot lead beyond what a float holds
 _Z = 1.959963984540054  # 97.5 % of the normal distribution
 
-METRICS: Mapping[str, Callable[[Counts], tuple[int, int]]] = {
+Events = Callable[[Counts], tuple[int, int]]
+
+METRICS: Mapping[str, Events] = {
     "hard_bounce": lambda counts: (counts.hard_bounce, counts.accepted + counts.hard_bounce + counts.soft_bounce),
     "complaint": lambda counts: (counts.complaint, max(counts.accepted, counts.complaint)),
     "trap_hit": lambda counts: (trap_events(counts), max(counts.accepted, counts.trap_hit)),
@@ -58,41 +62,38 @@ _NOTHING = Counts()
 
 def verdicts(windows: Mapping[str, Counts], limits: Limits) -> dict[str, Verdict]:
     """The verdict on each metric; a window that is missing is empty."""
-    seen = [(name, windows.get(name, _NOTHING)) for name in WEIGHTS]
+    seen = _seen(windows)
     return {
-        "hard_bounce": _verdict("hard_bounce", seen, limits.hard_bounce),
-        "complaint": _verdict("complaint", seen, limits.complaint),
-        "trap_hit": _verdict("trap_hit", seen, limits.trap_hit),
-        "block": _verdict("block", seen, limits.block),
+        "hard_bounce": _verdict(METRICS["hard_bounce"], seen, limits.hard_bounce),
+        "complaint": _verdict(METRICS["complaint"], seen, limits.complaint),
+        "trap_hit": _verdict(METRICS["trap_hit"], seen, limits.trap_hit),
+        "block": _verdict(METRICS["block"], seen, limits.block),
     }
 
 
 def isolating_traps(windows: Mapping[str, Counts], limits: Limits) -> Verdict:
     """The verdict on the trap hits that may isolate: confirmed ones that no slip of a hand explains."""
-    seen = [(name, windows.get(name, _NOTHING)) for name in WEIGHTS]
-    return _verdict("trap_hit", seen, limits.trap_hit, _isolating)
+    return _verdict(_isolating, _seen(windows), limits.trap_hit)
 
 
 def _isolating(counts: Counts) -> tuple[int, int]:
     return isolating_trap_events(counts), max(counts.accepted, counts.trap_hit)
 
 
-def _verdict(
-    metric: str,
-    seen: list[tuple[str, Counts]],
-    limit: float,
-    of: Callable[[Counts], tuple[int, int]] | None = None,
-) -> Verdict:
-    of = of or METRICS[metric]
+def _seen(windows: Mapping[str, Counts]) -> list[tuple[str, float, Counts]]:
+    return [(name, weight, windows.get(name, _NOTHING)) for name, weight in WEIGHTS.items()]
+
+
+def _verdict(of: Events, seen: list[tuple[str, float, Counts]], limit: float) -> Verdict:
     evidence = _REST
     strongest = -1.0
     window, events, trials = DECIDING, 0, 0
     before, value = (-1, -1), 0.0
-    for name, counts in seen:
+    for name, weight, counts in seen:
         both = of(counts)
         if both != before:  # young campaigns have the same in all windows
             before, value = both, e_value(*both, limit)
-        weighted = WEIGHTS[name] * value
+        weighted = weight * value
         evidence += weighted
         if name == DECIDING or (weighted > strongest and evidence >= BREACH):
             strongest, window, (events, trials) = weighted, name, both
@@ -123,11 +124,13 @@ def e_value(events: int, trials: int, limit: float) -> float:
         return 0.0
     if limit <= 0.0:
         return _MOST
+    exp = math.exp
+    if events <= _SMALL:
+        return sum([exp(events * rise - trials * fall + share) for rise, fall, share in _grid(limit)])
     exponents = [events * rise - trials * fall + share for rise, fall, share in _grid(limit)]
     most = max(exponents)
-    if most > 680.0:
+    if most > _LARGEST_EXPONENT:
         return _MOST
-    exp = math.exp
     return exp(most) * sum([exp(one - most) for one in exponents])
 
 

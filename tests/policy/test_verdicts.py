@@ -2,12 +2,25 @@
 
 import math
 import random
+from decimal import MAX_EMAX, MIN_EMIN, Decimal, localcontext
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policy.verdicts import ALPHA, BREACH, GRAVE, METRICS, WARNING, WEIGHTS, e_value, interval, verdicts
+from policy.verdicts import (
+    _ODDS,
+    _SHARES,
+    ALPHA,
+    BREACH,
+    GRAVE,
+    METRICS,
+    WARNING,
+    WEIGHTS,
+    e_value,
+    interval,
+    verdicts,
+)
 from schemas.reputation import Counts, Verdict
 from schemas.sending import Limits
 
@@ -74,6 +87,39 @@ def test_the_e_value_is_at_most_1_on_average_below_the_limit(trials: int, rate: 
         for k in range(trials + 1)
     )
     assert expected <= 1.0
+
+
+def plain_e_value(events: int, trials: int, limit: float) -> float:
+    """The definition, in as many digits as it takes."""
+    with localcontext() as exact:
+        exact.prec, exact.Emax, exact.Emin = 60, MAX_EMAX, MIN_EMIN
+        at = Decimal(limit)
+        terms = (
+            Decimal(share) * Decimal(odds) ** events / (1 - at + Decimal(odds) * at) ** trials
+            for odds, share in zip(_ODDS, _SHARES, strict=True)
+        )
+        return float(min(sum(terms, Decimal()), Decimal("1e300")))
+
+
+def same(one: float, other: float) -> bool:
+    """Beyond 1e290 nobody counts."""
+    return math.isclose(min(one, 1e290), min(other, 1e290), rel_tol=1e-8)
+
+
+@settings(max_examples=200)
+@given(st.integers(1, 3_000), st.integers(1, 100_000), st.sampled_from([0.0002, 0.001, 0.02, 0.05, 0.5]))
+def test_the_e_value_is_the_average_of_likelihood_ratios_that_it_says_it_is(
+    events: int, trials: int, limit: float
+) -> None:
+    trials = max(trials, events)
+    if events > trials * limit:
+        assert same(e_value(events, trials, limit), plain_e_value(events, trials, limit))
+
+
+@pytest.mark.parametrize("events", [100, 150, 170, 173, 174, 180, 190, 191, 195, 196, 200, 250, 400, 1_000, 100_000])
+def test_many_events_and_nothing_else_are_no_trouble_to_a_float(events: int) -> None:
+    for trials in (events, 20 * events):
+        assert same(e_value(events, trials, 0.02), plain_e_value(events, trials, 0.02))
 
 
 def poisson(chance: random.Random, mean: float) -> int:
