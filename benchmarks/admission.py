@@ -30,7 +30,7 @@ from benchmarks._admission_load import addresses
 from benchmarks._harness import Report, Subject, Turn, at_least_one, parser
 from policy.addresses import CheckedAddress, canonical_of, check
 from policy.screens import Screens
-from policy.tokens import Keys, hash_of_canonical
+from policy.tokens import Keys, hash_of_canonical, hashing
 from policy.traps import TrapFact
 from schemas.sending import AdmissionPolicy, Recipient
 
@@ -100,7 +100,7 @@ def _screened() -> Callable[[Sequence[Recipient]], int]:
     """All that admission asks of an address; nothing is remembered from the turn before but what the module keeps."""
     traps = {hash_of_canonical(KEYS, f"trap{number}@trap.example"): TrapFact() for number in range(_TRAPS)}
     recycled: dict[str, str] = {}
-    questions = Screens(KEYS, trap=traps.get, recycled=recycled.get).of(POLICY)
+    questions, hash_of = Screens(KEYS, trap=traps.get, recycled=recycled.get).of(POLICY), hashing(KEYS)
 
     def work(some: Sequence[Recipient]) -> int:
         refused = 0
@@ -109,7 +109,7 @@ def _screened() -> Callable[[Sequence[Recipient]], int]:
             if not isinstance(checked, CheckedAddress):
                 refused += 1
                 continue
-            hashed = hash_of_canonical(KEYS, canonical_of(checked))
+            hashed = hash_of(canonical_of(checked))
             found = questions.objections(recipient, checked, hashed, _NOW)
             refused += bool(found) and found[0].does == "refuse"
         return refused

@@ -198,7 +198,7 @@ class _Desk:
 
     def _suppressed_domain(self, domain: str) -> str | None:
         """Why nobody at this domain gets mail."""
-        return None if self._questions is None else self._suppressed(self._questions.domain_hash(domain))
+        return None if self._questions is None else self._suppressed(self._questions.domain(domain).hashed)
 
 
 def _numbered(request: DecodedRequest) -> Iterator[tuple[int, Recipient]]:

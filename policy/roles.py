@@ -1,6 +1,7 @@
 """Role accounts: addresses of a function and not of a person; the names are data, ``roles.toml`` beside this."""
 
 import tomllib
+from functools import lru_cache
 from importlib.resources import files
 from typing import Literal
 
@@ -16,6 +17,8 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def role_of(local: str) -> Role | None:
     """``never``: ``abuse@``, ``no-reply@`` and the like; ``contact``: ``info@`` and the like, read by many."""
+    if not _may_begin(local[:_START]) and "-" not in local:  # nearly all
+        return None
     name = local.lower()
     if not name.isalnum():
         if name.endswith("-request"):
@@ -30,4 +33,12 @@ def _roles() -> dict[str, Role]:
     return {**dict.fromkeys(file.contact, "contact"), **dict.fromkeys(file.never, "never")}
 
 
+@lru_cache(maxsize=8192)
+def _may_begin(start: str) -> bool:
+    """Can the name of a role account, whatever stands between its letters, begin so?"""
+    return not start.isalnum() or start.lower() in _STARTS
+
+
 _ROLES = _roles()
+_START = 3
+_STARTS = frozenset(name[:_START] for name in _ROLES)

@@ -9,8 +9,9 @@ Sentences never quote the address, nor say where a trap was planted: whoever sen
 list.  What depends on the domain alone is worked out once per domain and remembered.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -23,8 +24,11 @@ from policy.typos import likely_domain
 from schemas.sending import AdmissionPolicy, Recipient, Screening
 
 DOMAINS_REMEMBERED = 16_384
+POLICIES_REMEMBERED = 1_024
 CONTACT = "role_contact"
 ABOUT_TRAPS = "find out where it came from, the other addresses of that source are in doubt as well"
+_ROLE_ACCOUNT = "belongs to a function of its domain and not to a person who signed up; remove it from the list"
+_ROLE_CONTACT = "is read by whoever is on duty and not by one person; make sure that somebody signed up with it"
 _DAY_MS = 86_400_000
 _SEVERITY: dict[Screening, int] = {"refuse": 3, "hold": 2, "flag": 1, "off": 0}
 
@@ -48,17 +52,6 @@ class Domain(msgspec.Struct, frozen=True, gc=False):
     is_odd: bool
 
 
-class Subject(msgspec.Struct, frozen=True, gc=False):
-    """One recipient before the screens, at the time of the request (ms)."""
-
-    recipient: Recipient
-    checked: CheckedAddress
-    hashed: str
-    domain: Domain
-    role: Role | None
-    now: int
-
-
 class Objection(msgspec.Struct, frozen=True, gc=False):
     """What a screen has against a recipient: about which of its fields, in a sentence, and what follows."""
 
@@ -73,10 +66,12 @@ class Objection(msgspec.Struct, frozen=True, gc=False):
         return _SEVERITY[self.does]
 
 
-Screen = Callable[[Subject], tuple[str, str] | None]
+_Against = tuple[str, str] | None
 """The field and the sentence that continues it; None: nothing against it."""
 
-_Wanted = tuple[str, Screening, Screen]
+_OfHash = tuple[str, Screening, Callable[[str], object], Callable[[Any], str]]  # Any: what the third answers
+_OfDomain = tuple[str, Screening, Callable[[Domain], _Against]]
+_OfRecord = tuple[str, Screening, Callable[[Recipient, int], _Against]]
 
 
 def nothing_known(_: str) -> None:
@@ -92,110 +87,123 @@ class Screens:
         self._trap = trap
         self._recycled = recycled
         self._domain = lru_cache(DOMAINS_REMEMBERED)(self._look_at_domain)
+        self.of = lru_cache(POLICIES_REMEMBERED)(self._of)
 
-    def of(self, policy: AdmissionPolicy) -> "Questions":
+    def _of(self, policy: AdmissionPolicy) -> "Questions":
         """The screens that a campaign wants to be asked."""
-        every: tuple[_Wanted, ...] = (
-            ("known_trap", policy.known_trap, self._known_trap),
-            ("recycled", policy.recycled, self._suspected),
-            ("role_account", policy.role_account, _role_account),
+        of_hash: tuple[_OfHash, ...] = (
+            ("known_trap", policy.known_trap, self._trap, _known_trap),
+            ("recycled", policy.recycled, self._recycled, _suspected),
+        )
+        of_record: tuple[_OfRecord, ...] = (
             ("sunset", policy.sunset, _sunset(policy.sunset_days * _DAY_MS)),
             ("age", policy.age, _age(policy.age_days * _DAY_MS)),
             ("provenance", policy.provenance, _provenance),
-            (CONTACT, "off" if policy.role_account == "off" else "flag", _contact),
         )
-        of_domain: tuple[_Wanted, ...] = (
+        of_domain: tuple[_OfDomain, ...] = (
             ("typo_domain", policy.typo_domain, _typo_domain),
             ("disposable", policy.disposable, _disposable),
         )
-        return Questions(_asked(every), _asked(of_domain), self._domain)
+        roles: Mapping[Role, Objection] = {
+            "never": Objection("role_account", policy.role_account, "address", _ROLE_ACCOUNT),
+            "contact": Objection(CONTACT, "flag", "address", _ROLE_CONTACT),
+        }
+        return Questions(
+            _asked(of_hash),
+            {} if policy.role_account == "off" else roles,
+            _asked(of_record),
+            _asked(of_domain),
+            self._domain,
+        )
 
     def _look_at_domain(self, domain: str) -> Domain:
         likely, disposable = likely_domain(domain), disposable_parent(domain)
         return Domain(domain_hash(self._keys, domain), likely, disposable, likely is not None or disposable is not None)
 
-    def _known_trap(self, subject: Subject) -> tuple[str, str] | None:
-        fact = self._trap(subject.hashed) or self._trap(subject.domain.hashed)
-        if fact is None:
-            return None
-        return "address", f"is a known spam trap ({fact.kind}); {ABOUT_TRAPS}"
-
-    def _suspected(self, subject: Subject) -> tuple[str, str] | None:
-        why = self._recycled(subject.hashed) or self._recycled(subject.domain.hashed)
-        return None if why is None else ("address", f"{why}; write to it only if its owner has signed up since")
-
 
 class Questions:
-    """The screens of one campaign's policy."""
+    """The screens of one campaign's policy; a value, the same for all campaigns with that policy."""
 
-    __slots__ = ("_domain", "_of_domain", "_wanted")
+    __slots__ = ("_of_domain", "_of_hash", "_of_record", "_of_role", "domain")
 
     def __init__(
-        self, wanted: tuple[_Wanted, ...], of_domain: tuple[_Wanted, ...], domain: Callable[[str], Domain]
+        self,
+        of_hash: tuple[_OfHash, ...],
+        of_role: Mapping[Role, Objection],
+        of_record: tuple[_OfRecord, ...],
+        of_domain: tuple[_OfDomain, ...],
+        domain: Callable[[str], Domain],
     ) -> None:
-        self._wanted = wanted
+        self._of_hash = of_hash
+        self._of_role = of_role
+        self._of_record = of_record
         self._of_domain = of_domain
-        self._domain = domain
+        self.domain = domain
 
-    def domain_hash(self, domain: str) -> str:
-        """What stands for a whole domain."""
-        return self._domain(domain).hashed
+    def objections(
+        self, recipient: Recipient, checked: CheckedAddress, hashed: str, now: int, *, heard_of: bool = True
+    ) -> list[Objection]:
+        """What the screens have against a recipient, the worst first.
 
-    def objections(self, recipient: Recipient, checked: CheckedAddress, hashed: str, now: int) -> list[Objection]:
-        """What the screens have against a recipient, the worst first."""
-        domain = self._domain(checked.domain)
-        subject = Subject(recipient, checked, hashed, domain, role_of(checked.local), now)
+        ``heard_of`` False: neither the address nor its domain is a trap or suspected, so nobody need ask.
+        """
+        domain, role = self.domain(checked.domain), role_of(checked.local)
         found: list[Objection] = []
-        for name, does, screen in self._wanted:
-            objection = screen(subject)
-            if objection is not None:
-                found.append(Objection(name, does, objection[0], objection[1]))
+        if heard_of:
+            for name, does, of_hash, sentence in self._of_hash:
+                fact = of_hash(hashed) or of_hash(domain.hashed)
+                if fact:
+                    found.append(Objection(name, does, "address", sentence(fact)))
+        if role is not None and role in self._of_role:
+            found.append(self._of_role[role])
+        for name, does, of_record in self._of_record:
+            against = of_record(recipient, now)
+            if against is not None:
+                found.append(Objection(name, does, *against))
         if domain.is_odd:
             found += [
-                Objection(name, does, *objection)
-                for name, does, screen in self._of_domain
-                if (objection := screen(subject)) is not None
+                Objection(name, does, *against)
+                for name, does, of_domain in self._of_domain
+                if (against := of_domain(domain)) is not None
             ]
         if len(found) > 1:
             found.sort(key=lambda one: (-one.severity, one.screen == CONTACT))
         return found
 
 
-def _asked(wanted: tuple[_Wanted, ...]) -> tuple[_Wanted, ...]:
+T = TypeVar("T", _OfHash, _OfDomain, _OfRecord)
+
+
+def _asked(wanted: tuple[T, ...]) -> tuple[T, ...]:
     return tuple(one for one in wanted if one[1] != "off")
 
 
-def _typo_domain(subject: Subject) -> tuple[str, str] | None:
-    likely = subject.domain.likely
-    if likely is None:
+def _known_trap(fact: TrapFact) -> str:
+    return f"is a known spam trap ({fact.kind}); {ABOUT_TRAPS}"
+
+
+def _suspected(why: str) -> str:
+    return f"{why}; write to it only if its owner has signed up since"
+
+
+def _typo_domain(domain: Domain) -> _Against:
+    if domain.likely is None:
         return None
-    return "address", f"has a domain that is most likely a misspelt {likely}; ask the recipient, do not guess"
+    return "address", f"has a domain that is most likely a misspelt {domain.likely}; ask the recipient, do not guess"
 
 
-def _disposable(subject: Subject) -> tuple[str, str] | None:
-    if subject.domain.disposable is None:
+def _disposable(domain: Domain) -> _Against:
+    if domain.disposable is None:
         return None
     return "address", "is of a domain whose addresses are thrown away after use; ask for another one"
 
 
-def _role_account(subject: Subject) -> tuple[str, str] | None:
-    if subject.role != "never":
-        return None
-    return "address", "belongs to a function of its domain and not to a person who signed up; remove it from the list"
-
-
-def _contact(subject: Subject) -> tuple[str, str] | None:
-    if subject.role != "contact":
-        return None
-    return "address", "is read by whoever is on duty and not by one person; make sure that somebody signed up with it"
-
-
-def _sunset(after_ms: int) -> Screen:
-    def screen(subject: Subject) -> tuple[str, str] | None:
-        seen = subject.recipient.last_seen_at
+def _sunset(after_ms: int) -> Callable[[Recipient, int], _Against]:
+    def screen(recipient: Recipient, now: int) -> _Against:
+        seen = recipient.last_seen_at
         if seen is None:
             return None
-        silent_ms = subject.now - max(seen, subject.recipient.opted_in_at or 0)
+        silent_ms = now - max(seen, recipient.opted_in_at or 0)
         if silent_ms <= after_ms:
             return None
         return "last_seen_at", (
@@ -206,26 +214,25 @@ def _sunset(after_ms: int) -> Screen:
     return screen
 
 
-def _age(after_ms: int) -> Screen:
-    def screen(subject: Subject) -> tuple[str, str] | None:
-        agreed, seen = subject.recipient.opted_in_at, subject.recipient.last_seen_at
-        if agreed is None or (seen is not None and seen > agreed) or subject.now - agreed <= after_ms:
+def _age(after_ms: int) -> Callable[[Recipient, int], _Against]:
+    def screen(recipient: Recipient, now: int) -> _Against:
+        agreed, seen = recipient.opted_in_at, recipient.last_seen_at
+        if agreed is None or (seen is not None and seen > agreed) or now - agreed <= after_ms:
             return None
         return "opted_in_at", (
-            f"is {_days(subject.now - agreed)} days ago and the recipient was never seen since, the campaign's limit "
+            f"is {_days(now - agreed)} days ago and the recipient was never seen since, the campaign's limit "
             f"is {_days(after_ms)} (admission.age_days); ask for permission anew, by another way than mail"
         )
 
     return screen
 
 
-def _provenance(subject: Subject) -> tuple[str, str] | None:
-    recipient = subject.recipient
+def _provenance(recipient: Recipient, now: int) -> _Against:
     if recipient.source is None or not recipient.source.strip():
         return "source", "is missing, and the campaign wants to know where each recipient comes from; fill it in"
     if recipient.opted_in_at is None:
         return "opted_in_at", "is missing, and the campaign wants to know when each recipient agreed; fill it in"
-    if recipient.opted_in_at > subject.now + _DAY_MS:
+    if recipient.opted_in_at > now + _DAY_MS:
         return "opted_in_at", "lies in the future; write the time at which the recipient agreed, in milliseconds"
     return None
 

@@ -16,6 +16,7 @@ import base64
 import hashlib
 import hmac
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import lru_cache
@@ -122,13 +123,27 @@ def address_hash(keys: Keys, address: str) -> str:
 
 def hash_of_canonical(keys: Keys, canonical_address: str) -> str:
     """:func:`address_hash` of an address that is canonical already."""
-    inner, outer = _hmac_halves(keys.address)
-    first = inner.copy()
-    first.update(canonical_address.encode("utf-8", "surrogatepass"))
-    second = outer.copy()
-    second.update(first.digest())
-    digest: str = second.hexdigest()
-    return digest
+    return hashing(keys)(canonical_address)
+
+
+def hashing(keys: Keys) -> Callable[[str], str]:
+    """:func:`hash_of_canonical` of many addresses under the same keys."""
+    return _hashing(keys.address)
+
+
+@lru_cache(maxsize=16)
+def _hashing(key: bytes) -> Callable[[str], str]:
+    inner, outer = _hmac_halves(key)
+
+    def hashed(canonical_address: str) -> str:
+        first = inner.copy()
+        first.update(canonical_address.encode("utf-8", "surrogatepass"))
+        second = outer.copy()
+        second.update(first.digest())
+        digest: str = second.hexdigest()
+        return digest
+
+    return hashed
 
 
 @lru_cache(maxsize=16)
