@@ -8,7 +8,7 @@ import itertools
 
 from agents.ports import Known, Publish
 from policy.naming import campaign_scope
-from schemas.reputation import Command
+from schemas.reputation import Command, Control
 from schemas.topics import COMMANDS
 
 EVERY_S = 1.0
@@ -49,9 +49,14 @@ class Reviews:
         control = self._known.controls.get(name)
         if control is None:
             return "the campaign has no control record"
-        if control.state == "retired" or (control.state == "healthy" and not control.providers):
-            return None
-        return f"the campaign is {control.state}" + (" elsewhere" if control.state == "healthy" else "")
+        return why_again(control)
+
+
+def why_again(control: Control) -> str | None:
+    """Why a campaign is to be looked at every few seconds; None if it is not."""
+    if control.state == "retired" or (control.state == "healthy" and not control.providers):
+        return None
+    return f"the campaign is {control.state}" + (" elsewhere" if control.state == "healthy" else "")
 
 
 def _review(campaign: str, why: str, now: int) -> Command:

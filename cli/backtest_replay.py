@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from agents.reviews import AGAIN_MS, EVERY_S
+from agents.reviews import AGAIN_MS, EVERY_S, why_again
 from cli.backtest_counting import LENGTHS_MIN, Counting
 from cli.backtest_holds import Holds
 from cli.backtest_limits import WhatIf
@@ -24,9 +24,9 @@ from policy.judging import judge
 from policy.ladder import Around, Standing
 from policy.naming import campaign_scope
 from policy.transitions import TRANSITIONS
-from policy.verdicts import verdicts
+from policy.verdicts import WARNING, verdicts
 from schemas.feedback import FeedbackEvent
-from schemas.reputation import Brake, Command, Control, Decision, RatesSnapshot
+from schemas.reputation import Brake, Command, Control, Counts, Decision, RatesSnapshot
 from schemas.sending import Campaign, Mailbox
 from streams import panes
 
@@ -40,8 +40,8 @@ _STAYS = {
     for state, leads in TRANSITIONS.items()
     if state != "healthy" and all(to == state for signal, to in leads.items() if signal not in _COMMANDS)
 }
-_NOT_REVIEWED = {"healthy", "retired"}
-_MINUTE, _REVIEW = 0, 1  # what is due
+_PROVIDERS, _MINUTE, _REVIEW = range(3)  # what is due
+_PROVIDERS_MS = 5_000  # how often the workers look at single providers
 _SECOND_MS = int(EVERY_S * 1000)
 
 Due = tuple[int, int, str]  # when, what, and for a review whose
@@ -61,6 +61,9 @@ class Tracked:
     holds: Holds = field(default_factory=Holds)
     trace: Trace | None = None
     review_at: int | None = None
+    reviewed_at: int = 0
+    turned_away: bool = False  # the servers of some provider refuse more than a few
+    is_sorted_soon: bool = False  # its providers are looked at soon
     forgot_at: int = 0
 
 
@@ -95,6 +98,7 @@ class Replay:
         self._brakes: dict[str, Brake] = {}
         self._due: list[Due] = []
         self._minutes: dict[int, set[str]] = {}
+        self._ticks = False  # reviews come last of what is due at one time, and before what arrives then
 
     # -- what comes in
 
@@ -138,9 +142,11 @@ class Replay:
             self._ask(one, self.judged_from)
 
     def command(self, command: Command, now: int) -> None:
-        """An operator's command arrives; reviews are our own."""
-        one = self._of(command.campaign) if command.scope == campaign_scope(command.campaign) else None
-        if one is None or command.command == "review" or not self._obeys_commands or now < self.judged_from:
+        """An operator's command arrives; what the workers told each other is not replayed."""
+        if command.by == "policy" or command.scope != campaign_scope(command.campaign):
+            return
+        one = self._of(command.campaign)
+        if one is None or not self._obeys_commands or now < self.judged_from:
             return
         self._judge(one, now, command=command)
 
@@ -160,15 +166,19 @@ class Replay:
     def advance(self, now: int) -> None:
         """Let time pass: whatever is due until ``now`` happens, each at its own time."""
         due = self._due
+        self._ticks = True
         while due and due[0][0] <= now:
             at, kind, name = heapq.heappop(due)
             if kind == _REVIEW:
                 one = self.tracked[name]
                 if one.review_at == at:
                     self._review(one, at)
+            elif kind == _PROVIDERS:
+                self._sort_out(self.tracked[name], at)
             else:
                 for campaign in sorted(self._minutes.pop(at // MINUTE_MS)):
                     self._moved(self.tracked[campaign], at)
+        self._ticks = False
 
     # -- what follows
 
@@ -187,17 +197,46 @@ class Replay:
         one.counting.live.published = windows
         if now < self.judged_from:
             return
+        found = verdicts(windows, one.campaign.limits)
         rates = RatesSnapshot(
             scope=campaign_scope(one.campaign.campaign),
             at=now,
             windows=windows,
-            verdicts=verdicts(windows, one.campaign.limits),
+            verdicts=found,
+            providers=self._by_provider(one, found["block"].evidence, windows["24h"].block, now),
         )
         if one.trace is not None:
             one.trace.add(now, rates.verdicts)
         self._judge(one, now, rates=rates)
 
+    def _by_provider(self, one: Tracked, evidence: float, blocks: int, now: int) -> dict[str, dict[str, Counts]]:
+        """The windows of single providers, when some turn the campaign away or are judged by themselves."""
+        if evidence >= WARNING:
+            one.turned_away = True
+        if not blocks:
+            one.turned_away = False
+        elif not one.is_sorted_soon:
+            one.is_sorted_soon = True
+            heapq.heappush(self._due, ((now // _PROVIDERS_MS + 1) * _PROVIDERS_MS, _PROVIDERS, one.campaign.campaign))
+        control = self._controls.get(one.campaign.campaign)
+        if not one.turned_away and (control is None or not control.providers):
+            return {}
+        return one.counting.live.rolling.by_provider(now // MINUTE_MS)
+
+    def _sort_out(self, one: Tracked, now: int) -> None:
+        """Look at each provider by itself: of many, one may turn the campaign away though its own rate says nothing."""
+        one.is_sorted_soon = False
+        was_turned_away = one.turned_away
+        one.turned_away = any(
+            verdicts(windows, one.campaign.limits)["block"].evidence >= WARNING
+            for windows in one.counting.live.rolling.by_provider(now // MINUTE_MS).values()
+            if windows["24h"].block
+        )
+        if one.turned_away and not was_turned_away:
+            self._look(one, now)
+
     def _review(self, one: Tracked, now: int) -> None:
+        one.reviewed_at = now
         self._judge(one, now)
         if one.review_at is not None and one.review_at <= now:
             standing = one.standing
@@ -227,10 +266,10 @@ class Replay:
                 one.holds.enter(decision.to, now)
         if one.standing is None or decisions or command is not None:
             control = self._controls[name] = ladder.control(after, one.campaign, after.since)
-            if control.state in _NOT_REVIEWED:
+            if why_again(control) is None:
                 one.review_at = None
             else:
-                self._ask(one, (now // _SECOND_MS + 1) * _SECOND_MS)
+                self._ask(one, _next_review(one, now if self._ticks else now + 1))
         one.standing = after
 
     def _around(self, name: str, decisions: Sequence[Decision], now: int, around: Around) -> Around:
@@ -276,6 +315,15 @@ def unknown(name: str) -> Campaign:
     """A campaign of which there is no record: the default limits hold for it."""
     sender = Mailbox(address="unknown@unknown.invalid")
     return Campaign(campaign=name, from_=sender, return_path_domain="unknown.invalid")
+
+
+def _next_review(one: Tracked, now: int) -> int:
+    """Every ten seconds, whatever happens between them; at the next second, if the last one was long ago."""
+    if one.review_at is None:
+        return max(-(-now // _SECOND_MS) * _SECOND_MS, one.reviewed_at + AGAIN_MS)
+    if one.review_at - now <= AGAIN_MS:
+        return one.review_at
+    return one.reviewed_at + ((now - one.reviewed_at) // AGAIN_MS + 1) * AGAIN_MS  # it was asked seldom
 
 
 def _time_moves_nothing(standing: Standing) -> bool:
