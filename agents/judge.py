@@ -5,6 +5,9 @@ a table, so that epochs only grow and a stopped campaign stays stopped, whatever
 
 A table value is ``[[applied rates offset, applied commands offset], standing, [[source, offset, decision, entry], …],
 [number and hash of the newest entry]]``, where an entry is that of the decision in the audit log, without the decision.
+
+A decision is told when the table value that it stands in has been written: else a crash in between would have the event
+judged again, at another time, and the same place of the audit log would have two contents.
 Rates that change nothing are not written: applied again, they would change nothing again.  Commands always are.  The
 last decisions are kept with the event that led to them: when that event comes again, they go out again.
 """
@@ -37,8 +40,7 @@ log = structlog.get_logger()
 
 BARRIER_WITHIN_S = 5.0
 RATES, COMMANDS = 0, 1  # places of the offsets
-_KEPT = 8
-_YOUNG_MS, _KEPT_AT_MOST = 60_000, 64  # younger ones may not be committed yet, and the audit log wants them all
+_KEPT = 8  # decisions; all but those of the last event are on the broker, see Judge._tell
 _SCOPE = campaign_scope("")
 
 _AUDIT = 3  # place of the audit log's head
@@ -75,6 +77,7 @@ class Judge:
         self._isolate_at_least = isolate_at_least
         self._isolated: dict[str, int] = {}  # by ourselves within the hour, and when
         self._seal = seal
+        self._logged: dict[str, int] = {}  # by scope: the newest entry of the audit log that went out from here
 
     async def rates(self, message: Message) -> None:
         """Judge a campaign by its live windows; scopes within a campaign are for its sender and for people."""
@@ -145,9 +148,12 @@ class Judge:
             decisions = [refused]
         found = self._audited(message, source, scope, standing, campaign, held, decisions)
         if found or command is not None or after != standing:
-            self._standings[scope] = _value(held, source, message.offset, after, found, now)
-        for one in found:
-            await self._tell(one)
+            self._standings[scope] = _value(held, source, message.offset, after, found)
+        is_told = held is None or command is not None or bool(decisions)
+        if is_told and held is not None:
+            await self._control(after, campaign)  # a sender that has to stop waits for nobody
+        if found:
+            await self._tell(scope, found)
         for decision in decisions:
             self._metrics.decisions.labels(decision.to, decision.rule).inc()
             log.info(
@@ -158,7 +164,7 @@ class Judge:
                 epoch=decision.epoch,
                 reason=decision.reason,
             )
-        if held is None or command is not None or decisions:
+        if is_told and held is None:  # were it ahead of the table, a restart would take it for all that is known
             await self._control(after, campaign)
 
     def _judged(
@@ -227,7 +233,7 @@ class Judge:
                 state=standing.state,
                 epoch=standing.epoch,
                 reason=standing.reason,
-                at=standing.since,
+                at=round(message.timestamp * 1000) if message.timestamp else standing.since,
             )
             noted = [("begun", begun), *noted]
         cause = Position(topic=message.topic, partition=message.partition, offset=message.offset)
@@ -241,19 +247,29 @@ class Judge:
 
     async def _again(self, message: Message, source: int, scope: str, campaign: Campaign, held: Value) -> None:
         """An event that was applied before: what followed from it may not have reached its topics."""
-        for one in held[2]:
-            if one[:2] == [source, message.offset]:
-                await self._tell(one)
+        again = [one for one in held[2] if one[:2] == [source, message.offset]]
+        if again:
+            await self._tell(scope, again)
         await self._control(msgspec.convert(held[1], Standing), campaign)
 
-    async def _tell(self, item: Item) -> None:
-        """Publish a decision and its entry in the audit log; said again, the entry is the same bytes."""
-        _, _, decision, *entries = item
-        for entry in entries:  # there is none with what an older version wrote
-            await self._outlet.forward(AUDIT, auditing.whole(entry, decision), key=entry["scope"])
-        if decision["rule"] != auditing.BEGUN:
-            told = msgspec.convert(decision, Decision)
-            await self._outlet.publish(DECISIONS, told, key=told.scope)
+    async def _tell(self, scope: str, items: list[Item]) -> None:
+        """Publish decisions, when the table has them; said again, an entry of the audit log is the same bytes.
+
+        Two agents write into the log of a scope.  Killed, both begin again where they were, so that the one may come
+        to a later entry first: before an entry, all go out that are kept from before it and did not go out from here.
+        """
+        kept = list(self._standings[scope][2])
+        if any(decision["rule"] != auditing.BEGUN for _, _, decision, *_ in items):
+            await self._outlet.settled()
+        for _, _, decision, *entries in kept:
+            for entry in entries:  # there is none with what an older version wrote
+                if entry["seq"] > self._logged.get(scope, 0):
+                    self._logged[scope] = entry["seq"]
+                    await self._outlet.forward(AUDIT, auditing.whole(entry, decision), key=scope)
+        for _, _, decision, *_ in items:
+            if decision["rule"] != auditing.BEGUN:
+                told = msgspec.convert(decision, Decision)
+                await self._outlet.publish(DECISIONS, told, key=told.scope)
 
     async def _control(self, standing: Standing, campaign: Campaign) -> None:
         """Control dates from the decision: said again it is the same record, and ``at`` is since when it holds."""
@@ -280,11 +296,9 @@ def _refused(standing: Standing, scope: str, command: Command, now: int) -> Deci
     )
 
 
-def _value(held: Value | None, source: int, offset: int, standing: Standing, found: list[Item], now: int) -> Value:
+def _value(held: Value | None, source: int, offset: int, standing: Standing, found: list[Item]) -> Value:
     offsets, kept = ([-1, -1], []) if held is None else (list(held[0]), list(held[2]))
     offsets[source] = offset
-    kept = [*kept, *found][-_KEPT_AT_MOST:]
-    young = [one for one in kept[:-_KEPT] if one[2]["at"] > now - _YOUNG_MS]
-    kept = young + kept[-_KEPT:]
+    kept = [*kept[-_KEPT:], *found]
     head = held[_AUDIT] if held is not None and len(held) > _AUDIT and not found else [*auditing.head_of(kept[-1][3])]
     return [offsets, msgspec.to_builtins(standing), kept, head]

@@ -37,6 +37,9 @@ class Publish(Protocol):
     ) -> None:
         """Send one record; a partition that is given wins over the key."""
 
+    async def settled(self) -> None:
+        """Wait until everything that was sent so far, and written to tables, is on the broker."""
+
     async def forward(
         self, topic: str, value: bytes, *, key: str, headers: Sequence[tuple[str, bytes]] | None = None
     ) -> None:

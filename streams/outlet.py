@@ -1,7 +1,7 @@
 """The one way out of an agent: a record to a topic, on its way when the call returns.
 
-Nobody waits for the broker's answer here: the runtime commits an event only when everything that was sent before is
-acknowledged, and ends the process when something was lost.
+Mostly nobody waits for the broker's answer here: the runtime commits an event only when everything that was sent
+before is acknowledged, and ends the process when something was lost.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from schemas.base import Record
 from schemas.codec import encode
 from streams.metrics import Metrics
 from streams.runtime import SafeApp
+from streams.runtime.producer import SafeProducer
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -36,6 +37,12 @@ class Outlet:
             topic, raw_key, encode(record), partition, None, list(headers) if headers else None
         )
         self._metrics.published(topic)
+
+    async def settled(self) -> None:
+        """Wait until everything that was sent so far, and written to tables, is on the broker."""
+        producer = self._app.producer
+        assert isinstance(producer, SafeProducer), "set by the app"  # noqa: S101 - narrows the type
+        await producer.flush()
 
     async def forward(self, topic: str, value: bytes, *, key: str, headers: Headers | None = None) -> None:
         """Send bytes as they came, under another key."""

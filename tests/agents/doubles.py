@@ -27,6 +27,7 @@ class Outbox:
     """Takes what is published, after a trip through the codec: what cannot be encoded fails here as it would there."""
 
     sent: list[Sent] = field(default_factory=list)
+    settled_after: list[int] = field(default_factory=list)
     forwarded: list[tuple[str, bytes, str, Sequence[tuple[str, bytes]]]] = field(default_factory=list)
 
     async def publish(
@@ -41,6 +42,9 @@ class Outbox:
         read = decode(type(record), encode(record), max_bytes=8_388_608)
         assert read == record
         self.sent.append(Sent(topic, record, key, partition, headers or ()))
+
+    async def settled(self) -> None:
+        self.settled_after.append(len(self.forwarded))
 
     async def forward(
         self, topic: str, value: bytes, *, key: str, headers: Sequence[tuple[str, bytes]] | None = None
