@@ -5,7 +5,7 @@ and what makes our own code fail becomes a dead letter too.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -41,8 +41,12 @@ class _Ids(msgspec.Struct):
     campaign: Any = None
 
 
+def _anything(_: str) -> bool:
+    return True
+
+
 class Validate:
-    """Handles one request after the other."""
+    """Handles one request after the other; ``heard_of`` is asked first, see :func:`policy.admission.admit`."""
 
     def __init__(
         self,
@@ -53,6 +57,7 @@ class Validate:
         keys: Keys,
         metrics: Metrics,
         recycled: RecycledOf = nothing_known,
+        heard_of: Callable[[str], bool] = _anything,
     ) -> None:
         self._known = known
         self._outlet = outlet
@@ -60,6 +65,7 @@ class Validate:
         self._keys = keys
         self._metrics = metrics
         self._screens = Screens(keys, trap=known.trap, recycled=recycled)
+        self._heard_of = heard_of
         self._aside = Aside(outlet, metrics)
 
     async def handle(self, message: Message) -> None:
@@ -104,6 +110,7 @@ class Validate:
             keys=self._keys,
             now=asked_at,
             screens=self._screens,
+            heard_of=self._heard_of,
         )
         control = self._known.controls.get(wanted.campaign)
         if control is not None and control.state == "retired":

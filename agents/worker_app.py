@@ -170,6 +170,7 @@ def _attach_validate(app: WorkerApp, outlet: Outlet, keys: Keys) -> None:
         keys=keys,
         metrics=app.metrics,
         recycled=app.catalogue.recycled,
+        heard_of=app.catalogue.heard_of,
     )
     _agent(app, "validate", REQUESTS, validate.handle)
 

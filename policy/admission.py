@@ -17,16 +17,17 @@ Sentences name the field and the fix and never quote an address or a message id.
 import base64
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from typing import assert_never
 
 import msgspec
 
 from policy.addresses import BadAddress, CheckedAddress, canonical, canonical_of, check, hostname
+from policy.domain_lists import flaw_of_domains
 from policy.screens import ABOUT_TRAPS, Objection, Questions, Screens
 from policy.templates import BadContent, Template
-from policy.tokens import Keys, hash_of_canonical
+from policy.tokens import Keys, hashing
 from policy.unsubscribing import flaw_of_base
 from schemas.codec import DecodedRequest
 from schemas.sending import Campaign, HeldMessage, OutboundMessage, Recipient, Refused, SendRequest, Stage
@@ -37,6 +38,10 @@ MAX_CAMPAIGN_LENGTH = 128
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]").search
 _UNFIT_LOCAL = re.compile(r"[\x00-\x20\x7f-\x9f<>()\[\],;:\\\"@\u2028\u2029\ud800-\udfff]").search
+
+
+def _breaks(message_id: str) -> bool:
+    return not message_id.isprintable() and _CONTROL(message_id) is not None
 
 
 class Admission(msgspec.Struct, frozen=True):
@@ -54,6 +59,10 @@ class _Flaw(msgspec.Struct, frozen=True, gc=False):
     explain: str
 
 
+def _anything(_: str) -> bool:
+    return True
+
+
 def admit(
     request: DecodedRequest,
     *,
@@ -63,11 +72,13 @@ def admit(
     keys: Keys,
     now: int,
     screens: Screens | None = None,
+    heard_of: Callable[[str], bool] = _anything,
 ) -> Admission:
     """Decide about every recipient of a request.
 
     ``suppressed`` answers for an address hash with the reason of its suppression in the campaign's scopes.
-    ``screens`` are asked as the campaign's policy wants it; without them nobody is.
+    ``screens`` are asked as the campaign's policy wants it; without them nobody is.  ``heard_of`` says of a hash, of an
+    address or a domain, whether anything may be known of it; of nearly all nothing is, and nothing more is asked.
     """
     asked = request.request
     flaw = _flaw_of_size(len(asked.recipients) + len(request.malformed))
@@ -81,7 +92,7 @@ def admit(
     ]
     usable = _flaw_of_request(asked, campaign, now) or _usable(template, campaign)
     questions = screens.of(campaign.admission) if screens is not None and campaign is not None else None
-    desk = _Desk(asked, usable, suppressed, keys, now, questions)
+    desk = _Desk(asked, usable, suppressed, keys, now, questions, heard_of)
     for position, recipient in _numbered(request):
         answer = desk.look_at(position, recipient)
         match answer:
@@ -111,7 +122,9 @@ def derived_message_id(request_id: str, address_hash: str) -> str:
 class _Desk:
     """One request while its recipients are looked at, one after the other."""
 
-    __slots__ = ("_asked", "_keys", "_now", "_questions", "_seen", "_suppressed", "_template")
+    __slots__ = (
+        *("_asked", "_domains", "_hash_of", "_heard_of", "_now", "_questions", "_seen", "_suppressed", "_template"),
+    )
 
     def __init__(
         self,
@@ -121,13 +134,16 @@ class _Desk:
         keys: Keys,
         now: int,
         questions: Questions | None,
+        heard_of: Callable[[str], bool],
     ) -> None:
         self._asked = asked
         self._template = template
         self._suppressed = suppressed
-        self._keys = keys
+        self._hash_of = hashing(keys)
         self._now = now
         self._questions = questions
+        self._heard_of = heard_of
+        self._domains: dict[str, bool] = {}  # of this request: whether anything may be known of each as a whole
         self._seen: dict[str, str] = {}
 
     def look_at(self, position: int, recipient: Recipient) -> OutboundMessage | Refused | HeldMessage | None:
@@ -135,17 +151,17 @@ class _Desk:
         asked = self._asked
         checked = check(recipient.address)
         whole = canonical(recipient.address) if isinstance(checked, BadAddress) else canonical_of(checked)
-        hashed = hash_of_canonical(self._keys, whole)
+        hashed = self._hash_of(whole)
         message_id = recipient.message_id
         if message_id is None:
             message_id = derived_message_id(asked.request_id, hashed)
-        elif not (0 < len(message_id) <= MAX_MESSAGE_ID_LENGTH) or _CONTROL(message_id):
+        elif not (0 < len(message_id) <= MAX_MESSAGE_ID_LENGTH) or _breaks(message_id):
             return _refused(asked, _bad_id(position), self._now, address_hash=hashed)
-        if message_id in self._seen:
-            if self._seen[message_id] == hashed:
+        earlier = self._seen.setdefault(message_id, hashed)
+        if earlier is not hashed:
+            if earlier == hashed:
                 return None
             return _refused(asked, _duplicate(position), self._now, message_id, hashed)
-        self._seen[message_id] = hashed
         if isinstance(checked, BadAddress):
             return _refused(asked, self._flaw_of(position, checked), self._now, message_id, hashed)
         return self._judged(position, recipient, checked, message_id, hashed)
@@ -155,9 +171,12 @@ class _Desk:
     ) -> OutboundMessage | Refused | HeldMessage:
         """The outcome for a good address under a message id of its own."""
         asked = self._asked
-        objections = self._objections(recipient, checked, hashed)
+        heard_of = self._heard_of(hashed) or self._heard_of_domain(checked.domain)
+        objections: Sequence[Objection] = ()
+        if self._questions is not None:
+            objections = self._questions.objections(recipient, checked, hashed, self._now, heard_of=heard_of)
         worst = objections[0] if objections and recipient.released_by is None else None
-        flaw = self._flaw(position, recipient, checked, hashed, worst)
+        flaw = self._flaw(position, recipient, checked, hashed, worst, heard_of=heard_of)
         if flaw is not None:
             return _refused(asked, flaw, self._now, message_id, hashed)
         if worst is not None and worst.does == "hold":
@@ -168,14 +187,15 @@ class _Desk:
             address_hash=hashed,
             vars=recipient.vars,
             source=recipient.source,
-            flags=tuple(one.screen for one in objections),
-            last_seen_at=recipient.last_seen_at,
+            flags=tuple([one.screen for one in objections]) if objections else (),
         )
 
-    def _objections(self, recipient: Recipient, checked: CheckedAddress, hashed: str) -> list[Objection]:
-        if self._questions is None:
-            return []
-        return self._questions.objections(recipient, checked, hashed, self._now)
+    def _heard_of_domain(self, domain: str) -> bool:
+        known = self._domains.get(domain)
+        if known is None:
+            asked = self._questions
+            known = self._domains[domain] = asked is not None and self._heard_of(asked.domain(domain).hashed)
+        return known
 
     def _flaw_of(self, position: int, bad: BadAddress) -> _Flaw:
         if isinstance(self._template, _Flaw):
@@ -183,14 +203,21 @@ class _Desk:
         return _Flaw("bad_address", f"field recipients[{position}].address {bad.explain}")
 
     def _flaw(
-        self, position: int, recipient: Recipient, checked: CheckedAddress, hashed: str, worst: Objection | None
+        self,
+        position: int,
+        recipient: Recipient,
+        checked: CheckedAddress,
+        hashed: str,
+        worst: Objection | None,
+        *,
+        heard_of: bool,
     ) -> _Flaw | None:
         template = self._template
         if isinstance(template, _Flaw):
             return template
         if worst is not None and worst.does == "refuse":
             return _objection(position, worst)
-        suppression = self._suppressed(hashed) or self._suppressed_domain(checked.domain)
+        suppression = (self._suppressed(hashed) or self._suppressed_domain(checked.domain)) if heard_of else None
         if suppression is not None:
             return _suppressed_as(position, suppression)
         bad = template.check(recipient.vars)
@@ -229,8 +256,8 @@ def _flaw_of_request(asked: SendRequest, campaign: Campaign | None, now: int) ->
             "bad_campaign",
             "field campaign: the campaign's from.address or return_path_domain cannot stand in a mail; apply it anew",
         )
-    if campaign.unsubscribe_url is not None and (flaw := flaw_of_base(campaign.unsubscribe_url)) is not None:
-        return _Flaw("bad_campaign", f"field campaign: the campaign's unsubscribe_url {flaw}; apply it anew")
+    if (wrong := _flaw_of_campaign(campaign)) is not None:
+        return _Flaw("bad_campaign", f"field campaign: the campaign's {wrong}; apply it anew")
     if asked.expires_at is not None:
         if asked.expires_at <= now:
             return _Flaw(
@@ -239,6 +266,12 @@ def _flaw_of_request(asked: SendRequest, campaign: Campaign | None, now: int) ->
         if asked.not_before is not None and asked.not_before >= asked.expires_at:
             return _Flaw("expired", "field not_before is not before expires_at; leave time between the two")
     return None
+
+
+def _flaw_of_campaign(campaign: Campaign) -> str | None:
+    if campaign.unsubscribe_url is not None and (flaw := flaw_of_base(campaign.unsubscribe_url)) is not None:
+        return f"unsubscribe_url {flaw}"
+    return flaw_of_domains(campaign.admission)
 
 
 def _usable(template: Template | BadContent | None, campaign: Campaign | None) -> Template | _Flaw:

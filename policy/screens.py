@@ -87,10 +87,18 @@ class Screens:
         self._trap = trap
         self._recycled = recycled
         self._domain = lru_cache(DOMAINS_REMEMBERED)(self._look_at_domain)
-        self.of = lru_cache(POLICIES_REMEMBERED)(self._of)
+        self._made: dict[int, tuple[AdmissionPolicy, Questions]] = {}  # by identity; held, so that it stays its own
 
-    def _of(self, policy: AdmissionPolicy) -> "Questions":
+    def of(self, policy: AdmissionPolicy) -> "Questions":
         """The screens that a campaign wants to be asked."""
+        made = self._made.get(id(policy))
+        if made is None:
+            if len(self._made) >= POLICIES_REMEMBERED:
+                self._made.clear()
+            made = self._made[id(policy)] = (policy, self._questions(policy))
+        return made[1]
+
+    def _questions(self, policy: AdmissionPolicy) -> "Questions":
         of_hash: tuple[_OfHash, ...] = (
             ("known_trap", policy.known_trap, self._trap, _known_trap),
             ("recycled", policy.recycled, self._recycled, _suspected),

@@ -109,6 +109,10 @@ class Catalogue:
         scopes = (PLATFORM, *tenant, campaign_scope(campaign))
         return self.suppressions.within(scopes, now=time.time_ns() // 1_000_000 if as_of is None else as_of)
 
+    def heard_of(self, hashed: str) -> bool:
+        """False: the address, or ``@`` and domain, is no trap, and suppressed nowhere, nor ever was."""
+        return hashed in self.traps or self.suppressions.may_know(hashed)
+
     def trap(self, hashed: str) -> TrapFact | None:
         """What is known of the trap whose address, or ``@`` and domain, has this keyed hash."""
         return self.traps.get(hashed)

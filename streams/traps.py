@@ -21,6 +21,9 @@ class Traps:
     def __iter__(self) -> Iterator[tuple[str, TrapFact]]:
         return iter(self._facts.items())
 
+    def __contains__(self, hashed: str) -> bool:
+        return hashed in self._facts
+
     def get(self, hashed: str) -> TrapFact | None:
         """What is known of the trap whose address, or ``@`` and domain, has this hash."""
         return self._facts.get(hashed)
