@@ -1,0 +1,128 @@
+"""What a well-behaved campaign feels of the one beside it: turns alone, beside one that breaches its limits until it is
+isolated, and beside one whose provider hangs.
+
+The time of a message is from its request to the moment when the mail server has it.  All senders are started before
+the first turn, so that in all turns the same processes are there.
+"""
+
+import asyncio
+import random
+import statistics
+import time
+from dataclasses import dataclass, field
+from typing import Literal
+
+from benchmarks._latency_account import percentile
+from benchmarks._latency_load import HANG_DOMAIN, request, trap_hit
+from benchmarks._latency_system import System
+from benchmarks._latency_trials import Span
+from benchmarks._running import Failed, say
+from policy.naming import campaign_scope
+from schemas.reputation import Command
+from schemas.sending import SendRequest
+from schemas.topics import COMMANDS, FEEDBACK, REQUESTS
+
+Beside = Literal["alone", "breaching", "hanging"]
+NEIGHBOUR = "neighbour"
+_EVERY_S = 0.05  # a request
+_RECIPIENTS = 5  # of a request
+_BESIDE_PER_SECOND = 100.0
+_UNKNOWN = 0.05  # share of the breaching campaign's recipients that do not exist
+_ARRIVED_WITHIN_S = 30.0
+_CALM_S = 1.0
+_WARM_S = 2.0
+
+
+@dataclass(slots=True)
+class Turns:
+    """The times (ms) of all messages, by turn; and messages that did not arrive."""
+
+    times: dict[Beside, list[list[float]]] = field(default_factory=dict)
+    lost: int = 0
+
+    def p99(self, beside: Beside) -> float:
+        """The p99 of all messages of such turns."""
+        return percentile([one for turn in self.times[beside] for one in turn], 99)
+
+    def ratio(self, beside: Beside) -> float:
+        """The median, over the turns, of the p99 beside somebody by the p99 alone."""
+        pairs = zip(self.times[beside], self.times["alone"], strict=True)
+        return statistics.median(percentile(theirs, 99) / percentile(alone, 99) for theirs, alone in pairs)
+
+
+async def turns(running: System, *, runs: int, turn_s: float, hang: bool, seed: int) -> tuple[Turns, Span]:
+    """So many turns of each kind, in an order by chance."""
+    chance = random.Random(seed)
+    kinds: list[Beside] = ["alone", "breaching", *(["hanging"] if hang else [])]  # type: ignore[list-item]
+    found = Turns({kind: [] for kind in kinds})
+    pace = _BESIDE_PER_SECOND
+    await running.begin([(NEIGHBOUR, 0.0), *((f"breaching-{number}", pace) for number in range(runs))])
+    if hang:
+        await running.begin([(f"hanging-{number}", pace) for number in range(runs)], domain=HANG_DOMAIN)
+    await _turn(running, found, "warm", "alone", _WARM_S)
+    found.times["alone"].clear()
+    begin = time.time()
+    for number in range(runs):
+        for kind in chance.sample(kinds, len(kinds)):
+            await _turn(running, found, str(number), kind, turn_s)
+        told = ", ".join(f"{kind} {percentile(found.times[kind][-1], 99):.0f} ms" for kind in kinds)
+        say(f"turn {number + 1} of {runs}: p99 {told}")
+    return found, Span(begin, time.time())
+
+
+async def _turn(running: System, found: Turns, number: str, kind: Beside, turn_s: float) -> None:
+    await running.calm()
+    await asyncio.sleep(_CALM_S)
+    beside = f"{kind}-{number}"
+    if kind != "alone":
+        await running.publish(REQUESTS, beside, _beside(beside, kind, int(_BESIDE_PER_SECOND * turn_s)))
+    asked = await _feed(running, f"{kind}-{number}", turn_s, hit=beside if kind == "breaching" else None)
+    deadline = time.monotonic() + _ARRIVED_WITHIN_S
+    while (missing := [name for name in asked if name not in running.sink.taken]) and time.monotonic() < deadline:
+        await asyncio.sleep(0.1)
+        running.sink.read()
+    found.lost += len(missing)
+    times = [running.sink.taken[name] / 1000 - at * 1000 for name, at in asked.items() if name in running.sink.taken]
+    if not times:
+        raise Failed("none of the neighbour's messages arrived")
+    found.times[kind].append(times)
+    if kind == "hanging":  # or it would hang in the turns that follow, too
+        await running.publish(COMMANDS, campaign_scope(beside), _isolate(beside))
+
+
+async def _feed(running: System, mark: str, turn_s: float, *, hit: str | None) -> dict[str, float]:
+    """The neighbour's requests at a steady clock; in the middle the one beside it hits a trap."""
+    asked: dict[str, float] = {}
+    began = time.monotonic()
+    requests = int(turn_s / _EVERY_S)
+    for number in range(requests):
+        await asyncio.sleep(max(0.0, began + number * _EVERY_S - time.monotonic()))
+        names = [f"{mark}-n-{number}-{within}" for within in range(_RECIPIENTS)]
+        at = await running.publish(
+            REQUESTS, f"{mark}-{number}", request(NEIGHBOUR, names, request_id=f"{mark}-{number}")
+        )
+        asked |= dict.fromkeys(names, at)
+        if hit is not None and number == requests // 2:
+            await running.publish(FEEDBACK, hit, trap_hit(hit, f"{hit}-first", at=int(at * 1000)))
+    return asked
+
+
+def _beside(campaign: str, kind: Beside, count: int) -> SendRequest:
+    bad = round(1 / _UNKNOWN)
+    is_breaching = kind == "breaching"
+    names = [f"{'unknown-' if is_breaching and n % bad == 0 else ''}{campaign}-{n}" for n in range(count)]
+    domain = HANG_DOMAIN if kind == "hanging" else "inbox.example"
+    return request(campaign, names[:500], request_id=campaign, domain=domain)
+
+
+def _isolate(campaign: str) -> Command:
+    at = time.time_ns() // 1_000_000
+    return Command(
+        id=f"bench-{at}",
+        scope=campaign_scope(campaign),
+        campaign=campaign,
+        command="isolate",
+        reason="its turn is over",
+        by="operator:bench",
+        at=at,
+    )

@@ -1,0 +1,153 @@
+"""How long until a campaign that hits a trap sends nothing more, and what its neighbour feels of it.
+
+The whole system runs: a real Kafka, the worker, the controller with a sender process per campaign, and a mail server
+that notes the time of every MAIL FROM.  Beside it, a process of its own publishes the results of other campaigns at a
+steady clock; that it kept its rate, and that the worker kept up, is checked.
+
+1. Trials.  A campaign that sends 50 messages a second is hit by a confirmed pristine trap: the event is published to
+   mail.feedback, and the time counts until the campaign's last MAIL FROM.  By stage: the snapshot of its rates, the
+   decision, the closing of the sender's gate, and MAIL FROMs after that.  `failed` are trials whose campaign was not
+   stopped within 5 s, or was not sending when it was hit.  Each trial is a new campaign with a new sender.
+2. A neighbour.  A well-behaved campaign sends 100 messages a second, in turns alone and beside a campaign that breaches
+   its limits and is isolated (with --hang also beside one whose provider hangs).  neighbour_p99_ratio is the median,
+   over the turns, of its p99 from request to taken message, beside by alone.
+
+The exit code is 1 if a trial failed, a message of the neighbour was lost, or the background was not what it should be.
+"""
+
+import argparse
+import asyncio
+import json
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # before benchmarks/, whose files hide packages
+
+from benchmarks._harness import Json, at_least_one, machine, parser
+from benchmarks._latency_account import figures, percentile
+from benchmarks._latency_neighbour import Turns, turns
+from benchmarks._latency_system import System, system
+from benchmarks._latency_trials import Span, trials
+from benchmarks._running import Failed, end_on_signals, folder, kafka, say
+from cli.failures import OutsideFailed
+from cli.kafka import KafkaUnavailable
+
+EXAMPLES = """\
+  .venv/bin/python benchmarks/latency.py --trials 20 --runs 2         a minute or two
+  .venv/bin/python benchmarks/latency.py --json                       200 trials, some six minutes
+  .venv/bin/python benchmarks/latency.py --json --hang --background 2000 --seed 7"""
+
+_STEADY = 0.98  # of the background's rate
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The figures, and whether the run was what it should be."""
+
+    figures: dict[str, float | int]
+    ratios: dict[str, float]
+    wrong: list[str]
+
+
+def main() -> None:
+    made = parser(__doc__ or "", EXAMPLES, runs=4)
+    made.add_argument("--trials", type=at_least_one, default=200, metavar="N", help="trials (default 200)")
+    made.add_argument("--at-once", type=at_least_one, default=20, metavar="N", help="senders started at once (20)")
+    help_ = "results of other campaigns per second (default 2,000)"
+    made.add_argument("--background", type=at_least_one, default=2_000, metavar="N", help=help_)
+    made.add_argument("--frame", type=at_least_one, default=10, metavar="N", help="results in one frame (default 10)")
+    made.add_argument("--others", type=at_least_one, default=4, metavar="N", help="other campaigns (default 4)")
+    made.add_argument("--turn", type=float, default=8.0, metavar="S", help="seconds of a neighbour's turn (default 8)")
+    made.add_argument("--hang", action="store_true", help="also turns beside a campaign whose provider hangs")
+    made.add_argument("--seed", type=int, default=1, metavar="S", help="same seed, same course (default 1)")
+    options = made.parse_args()
+    end_on_signals()
+    try:
+        with folder(options.keep) as at, kafka(at) as bootstrap:
+            outcome = asyncio.run(_bench(options, at, bootstrap))
+    except (Failed, KafkaUnavailable, OutsideFailed) as failed:
+        say(f"failed: {failed}")
+        raise SystemExit(3) from failed
+    show(options, outcome)
+    raise SystemExit(1 if outcome.wrong else 0)
+
+
+async def _bench(options: argparse.Namespace, at: Path, bootstrap: str) -> Outcome:
+    async with system(
+        at,
+        bootstrap,
+        background=options.background,
+        frame=options.frame,
+        others=options.others,
+        seed=options.seed,
+    ) as running:
+        found, spans = await trials(running, count=options.trials, at_once=options.at_once, seed=options.seed)
+        felt, span = await turns(
+            running, runs=options.runs, turn_s=options.turn, hang=options.hang, seed=options.seed + 1
+        )
+        failures = Counter(failure for one in found if (failure := one.failure) is not None)
+        told = figures(found)
+        background, wrong = _background(running, [*spans, span])
+    wrong += [f"{count} trials: {failure}" for failure, count in failures.items()]
+    if felt.lost:
+        wrong.append(f"{felt.lost} messages of the neighbour did not arrive")
+    return Outcome({**told, **background, **_felt(felt)}, _ratios(felt), wrong)
+
+
+def _background(running: System, spans: list[Span]) -> tuple[dict[str, float | int], list[str]]:
+    """The rate of each span, and how far the worker was behind."""
+    wanted = running.background.per_second
+    said = [running.background.between(span.begin, span.end) for span in spans]
+    lags = [lag for span in spans for lag in running.background.lag_between(span.begin, span.end)]
+    found: dict[str, float | int] = {
+        "background_per_s": round(min(rate for rate, _ in said), 1),
+        "background_late_ms": max(late for _, late in said),
+        "lag_frames_p50": percentile(lags, 50),
+        "lag_frames_p95": percentile(lags, 95),
+        "lag_frames_max": max(lags, default=-1),
+    }
+    wrong = []
+    if found["background_per_s"] < wanted * _STEADY:
+        wrong.append(f"the background had {found['background_per_s']:,} results per second instead of {wanted:,.0f}")
+    if not lags or percentile(lags, 95) > running.background.kept_up:
+        wrong.append(f"the worker did not keep up: {found['lag_frames_p95']:,} frames were not done")
+    return found, wrong
+
+
+def _felt(felt: Turns) -> dict[str, float | int]:
+    found: dict[str, float | int] = {f"neighbour_{kind}_p99_ms": round(felt.p99(kind), 1) for kind in felt.times}
+    return {**found, "neighbour_lost": felt.lost}
+
+
+def _ratios(felt: Turns) -> dict[str, float]:
+    ratios = {"neighbour_p99_ratio": round(felt.ratio("breaching"), 3)}
+    if "hanging" in felt.times:
+        ratios["neighbour_hang_p99_ratio"] = round(felt.ratio("hanging"), 3)
+    return ratios
+
+
+def show(options: argparse.Namespace, outcome: Outcome) -> None:
+    """The figures as a table, and with ``--json`` as one object in the last line."""
+    where = machine()
+    print(f"latency: {where['cpu']}, {where['cores']} cores, Python {where['python']}\n")
+    for name, figure in {**outcome.figures, **outcome.ratios}.items():
+        print(f"{name.replace('_', ' '):>36}  {figure:>12,}")
+    for line in outcome.wrong:
+        print(f"not as it should be: {line}")
+    if options.json:
+        told: Json = {
+            "bench": "latency",
+            "figures": {**outcome.figures, **outcome.ratios},
+            "baseline": {"neighbour_alone_p99_ms": outcome.figures["neighbour_alone_p99_ms"]},
+            "ratios": outcome.ratios,
+            "machine": where,
+            "wrong": outcome.wrong,
+            "course": {name: value for name, value in vars(options).items() if name not in {"json", "keep"}},
+        }
+        print(json.dumps(told), flush=True)
+
+
+if __name__ == "__main__":
+    main()
