@@ -100,7 +100,8 @@ def obey(
         case "release" if command.at_once:
             after = "healthy"
         case name:
-            after = TRANSITIONS[standing.state][name]
+            stands = standing.judged if standing.operator == "overridden" else standing.state
+            after = TRANSITIONS[stands][name]
     before = standing.judged if standing.state == after else standing.state
     reason = of_command(command)
     moved = _moved(standing, campaign, now, command, after)

@@ -105,6 +105,13 @@ def test_an_operator_ends_an_override_by_the_next_word() -> None:
     assert (standing.state, standing.operator, standing.override_until) == ("isolated", "isolated", None)
 
 
+def test_a_release_from_an_override_warms_up_like_one_from_what_it_overrode() -> None:
+    standing, _ = obeyed(in_state("isolated"), override())
+    standing, decision = obeyed(standing, asks("release", T0 + 2 * MINUTE, at_once=False))
+    assert decision is not None
+    assert (decision.to, standing.stage, standing.operator) == ("throttled", 0, "enabled")
+
+
 # -- operator and policy
 
 
