@@ -94,7 +94,7 @@ class Desk:
         given = recipient.address
         objections = self._questions.objections(recipient, checked, hashed, self._now)
         worst = objections[0] if objections else None
-        suppressed = self._suppressed(hashed)
+        suppressed = self._suppressed(hashed) or self._suppressed(self._questions.domain(checked.domain).hashed)
         if suppressed is not None and (worst is None or worst.does != "refuse"):
             reason = "known_trap" if suppressed.startswith("trap") else "suppressed"
             why = "".join(one for one in suppressed[:100] if one.isprintable())
