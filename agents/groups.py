@@ -7,7 +7,8 @@ is throttled, or paused for blocks, and what it allows is told to its campaigns 
 
 The workers that count publish their part of each scope into the partition where it is judged, at least once a minute;
 there the parts are added.  They are kept in memory alone, since the next ones come soon.  A table value is
-``[[offset], standing, {campaign: ceiling}, commands]``; there is none for a scope that nothing was ever held against.
+``[[offset], standing, {campaign: ceiling}, commands, [item, …]]`` (items: :mod:`agents.audit_log`); there is none for a
+scope that nothing was ever held against.
 """
 
 import hashlib
@@ -17,6 +18,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from agents.audit_log import KEPT, AuditLog, Item, head_of
 from agents.live import Live, Windows
 from agents.ports import Known, Message, Publish, now_ms
 from agents.setting_aside import Aside
@@ -28,7 +30,7 @@ from policy.transitions import RUNGS
 from policy.verdicts import METRICS
 from schemas.reputation import Command, Counts, Decision, RatesSnapshot, State
 from schemas.sending import Campaign, Limits, Mailbox
-from schemas.topics import COMMANDS, DECISIONS, RATES
+from schemas.topics import COMMANDS, RATES
 from streams.home import home
 
 log = structlog.get_logger()
@@ -48,6 +50,8 @@ _JUDGED_AS = Campaign(
     return_path_domain="invalid.example",
     pristine_trap="judge",
 )
+
+_ITEMS = 4  # place of the items
 
 Value = list[Any]  # Any: JSON; see the module's docstring
 
@@ -121,8 +125,16 @@ class Together:
     """Judges shared scopes."""
 
     def __init__(
-        self, *, standings: MutableMapping[str, Value], known: Known, outlet: Publish, aside: Aside, partitions: int
+        self,
+        *,
+        standings: MutableMapping[str, Value],
+        known: Known,
+        outlet: Publish,
+        log: AuditLog,
+        aside: Aside,
+        partitions: int,
     ) -> None:
+        self._log = log
         self._standings = standings
         self._known = known
         self._outlet = outlet
@@ -136,7 +148,11 @@ class Together:
         if home(scope, self._partitions) != message.partition:
             return  # the number of partitions was changed: the next part goes where it belongs
         held = self._standings.get(scope)
+        kept: list[Item] = [] if held is None or len(held) <= _ITEMS else held[_ITEMS]
         if held is not None and message.offset <= held[0][0]:
+            again = [one for one in kept if one[1] == message.offset]
+            if again:
+                await self._log.tell(scope, kept, again)
             await self._tell(held[3])
             return
         now = now_ms()
@@ -153,9 +169,21 @@ class Together:
         if decision is None and not commands and after == standing:
             return  # nearly always
         told = [msgspec.to_builtins(one) for one in commands]
-        self._standings[scope] = [[message.offset], msgspec.to_builtins(after), ceilings, told]
+        found: list[Item] = []
         if decision is not None:
-            await self._outlet.publish(DECISIONS, decision, key=scope)
+            found = self._log.items(
+                message,
+                0,
+                scope=scope,
+                campaign=decision.campaign,
+                standing=standing,
+                head=head_of(kept),
+                decisions=[decision],
+            )
+        kept = [*kept[-KEPT:], *found]
+        self._standings[scope] = [[message.offset], msgspec.to_builtins(after), ceilings, told, kept]
+        if decision is not None:
+            await self._log.tell(scope, kept, found)
             log.info("decision", scope=scope, state=decision.to, epoch=decision.epoch, reason=decision.reason)
         await self._tell(told)
 

@@ -4,10 +4,7 @@ Rates and commands come in, keyed by scope; policy.ladder decides; decisions and
 a table, so that epochs only grow and a stopped campaign stays stopped, whatever is restarted or replayed.
 
 A table value is ``[[applied rates offset, applied commands offset], standing, [[source, offset, decision, entry], …],
-[number and hash of the newest entry]]``, where an entry is that of the decision in the audit log, without the decision.
-
-A decision is told when the table value that it stands in has been written: else a crash in between would have the event
-judged again, at another time, and the same place of the audit log would have two contents.
+[number and hash of the newest entry]]``; for the entries see :mod:`agents.audit_log`.
 Rates that change nothing are not written: applied again, they would change nothing again.  Commands always are.  The
 last decisions are kept with the event that led to them: when that event comes again, they go out again.
 """
@@ -19,34 +16,32 @@ from typing import Any
 import msgspec
 import structlog
 
+from agents.audit_log import KEPT, AuditLog, Item, head_of
 from agents.groups import Together, is_shared
 from agents.homing import Homing
 from agents.ports import Known, Message, Publish, now_ms
 from agents.setting_aside import Aside
-from policy import auditing, ladder
+from policy import ladder
 from policy.auditing import REFUSED, Head, Seal
 from policy.brakes import WITHIN_MS, capped, is_pulled
 from policy.judging import judge
 from policy.ladder import Around, Standing
 from policy.naming import campaign_scope
 from schemas.codec import Malformed, decode
-from schemas.delivery import Position
 from schemas.reputation import Command, Decision, RatesSnapshot
 from schemas.sending import Campaign
-from schemas.topics import AUDIT, CONTROL, DECISIONS
+from schemas.topics import CONTROL
 from streams.metrics import Metrics
 
 log = structlog.get_logger()
 
 BARRIER_WITHIN_S = 5.0
 RATES, COMMANDS = 0, 1  # places of the offsets
-_KEPT = 8  # decisions; all but those of the last event are on the broker, see Judge._tell
 _SCOPE = campaign_scope("")
 
 _AUDIT = 3  # place of the audit log's head
 
 Value = list[Any]  # Any: JSON; see the module's docstring
-Item = list[Any]
 
 
 class Judge:
@@ -70,14 +65,18 @@ class Judge:
         self._metrics = metrics
         self._aside = Aside(outlet, metrics)
         self._homing = Homing(outlet, self._aside, partitions)
+        self._log = AuditLog(outlet, seal)
         self._together = Together(
-            standings=standings, known=known, outlet=outlet, aside=self._aside, partitions=partitions
+            standings=standings,
+            known=known,
+            outlet=outlet,
+            log=self._log,
+            aside=self._aside,
+            partitions=partitions,
         )
         self._isolate_share = isolate_share
         self._isolate_at_least = isolate_at_least
         self._isolated: dict[str, int] = {}  # by ourselves within the hour, and when
-        self._seal = seal
-        self._logged: dict[str, int] = {}  # by scope: the newest entry of the audit log that went out from here
 
     async def rates(self, message: Message) -> None:
         """Judge a campaign by its live windows; scopes within a campaign are for its sender and for people."""
@@ -146,14 +145,22 @@ class Judge:
             return
         if not decisions and command is not None and (refused := _refused(standing, scope, command, now)) is not None:
             decisions = [refused]
-        found = self._audited(message, source, scope, standing, campaign, held, decisions)
+        found = self._log.items(
+            message,
+            source,
+            scope=scope,
+            campaign=campaign.campaign,
+            standing=standing,
+            head=Head() if held is None or len(held) <= _AUDIT else Head(*held[_AUDIT]),
+            decisions=decisions,
+        )
         if found or command is not None or after != standing:
             self._standings[scope] = _value(held, source, message.offset, after, found)
         is_told = held is None or command is not None or bool(decisions)
         if is_told and held is not None:
             await self._control(after, campaign)  # a sender that has to stop waits for nobody
         if found:
-            await self._tell(scope, found)
+            await self._log.tell(scope, self._standings[scope][2], found)
         for decision in decisions:
             self._metrics.decisions.labels(decision.to, decision.rule).inc()
             log.info(
@@ -213,63 +220,12 @@ class Judge:
             fresh, state=control.state, epoch=control.epoch, reason=control.reason, since=control.at
         )
 
-    def _audited(
-        self,
-        message: Message,
-        source: int,
-        scope: str,
-        standing: Standing,
-        campaign: Campaign,
-        held: Value | None,
-        decisions: list[Decision],
-    ) -> list[Item]:
-        """Decisions with their entries in the audit log; before the first of a scope, where it stood."""
-        noted = [(auditing.audited_as(one), one) for one in decisions]
-        head = Head() if held is None or len(held) <= _AUDIT else Head(*held[_AUDIT])
-        if not head.seq:
-            begun = auditing.begun(
-                scope,
-                campaign.campaign,
-                state=standing.state,
-                epoch=standing.epoch,
-                reason=standing.reason,
-                at=round(message.timestamp * 1000) if message.timestamp else standing.since,
-            )
-            noted = [("begun", begun), *noted]
-        cause = Position(topic=message.topic, partition=message.partition, offset=message.offset)
-        found: list[Item] = []
-        for what, one in noted:
-            decision = msgspec.to_builtins(one)
-            entry = auditing.entry(head, scope=scope, what=what, decision=decision, cause=cause, seal=self._seal)
-            head = auditing.head_of(entry)
-            found.append([source, message.offset, decision, entry])
-        return found
-
     async def _again(self, message: Message, source: int, scope: str, campaign: Campaign, held: Value) -> None:
         """An event that was applied before: what followed from it may not have reached its topics."""
         again = [one for one in held[2] if one[:2] == [source, message.offset]]
         if again:
-            await self._tell(scope, again)
+            await self._log.tell(scope, held[2], again)
         await self._control(msgspec.convert(held[1], Standing), campaign)
-
-    async def _tell(self, scope: str, items: list[Item]) -> None:
-        """Publish decisions, when the table has them; said again, an entry of the audit log is the same bytes.
-
-        Two agents write into the log of a scope.  Killed, both begin again where they were, so that the one may come
-        to a later entry first: before an entry, all go out that are kept from before it and did not go out from here.
-        """
-        kept = list(self._standings[scope][2])
-        if any(decision["rule"] != auditing.BEGUN for _, _, decision, *_ in items):
-            await self._outlet.settled()
-        for _, _, decision, *entries in kept:
-            for entry in entries:  # there is none with what an older version wrote
-                if entry["seq"] > self._logged.get(scope, 0):
-                    self._logged[scope] = entry["seq"]
-                    await self._outlet.forward(AUDIT, auditing.whole(entry, decision), key=scope)
-        for _, _, decision, *_ in items:
-            if decision["rule"] != auditing.BEGUN:
-                told = msgspec.convert(decision, Decision)
-                await self._outlet.publish(DECISIONS, told, key=told.scope)
 
     async def _control(self, standing: Standing, campaign: Campaign) -> None:
         """Control dates from the decision: said again it is the same record, and ``at`` is since when it holds."""
@@ -299,6 +255,6 @@ def _refused(standing: Standing, scope: str, command: Command, now: int) -> Deci
 def _value(held: Value | None, source: int, offset: int, standing: Standing, found: list[Item]) -> Value:
     offsets, kept = ([-1, -1], []) if held is None else (list(held[0]), list(held[2]))
     offsets[source] = offset
-    kept = [*kept[-_KEPT:], *found]
-    head = held[_AUDIT] if held is not None and len(held) > _AUDIT and not found else [*auditing.head_of(kept[-1][3])]
+    kept = [*kept[-KEPT:], *found]
+    head = held[_AUDIT] if held is not None and len(held) > _AUDIT and not found else [*head_of(kept)]
     return [offsets, msgspec.to_builtins(standing), kept, head]

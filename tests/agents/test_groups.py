@@ -9,12 +9,13 @@ from agents.groups import AGAIN_MS, LASTS_MS, Parts, is_shared
 from agents.judge import Judge
 from agents.live import Live
 from agents.ports import now_ms
+from policy.auditing import Line, verified
 from policy.counts import booked
 from schemas.codec import encode
 from schemas.delivery import DeliveryResult
 from schemas.reputation import Command, Control, Counts, Decision, RatesSnapshot, State
 from schemas.sending import Limits, Mailbox, Pace
-from schemas.topics import COMMANDS, DECISIONS, RATES
+from schemas.topics import AUDIT, COMMANDS, DECISIONS, RATES
 from streams.home import home
 from streams.metrics import Metrics
 from tests.agents.doubles import Arrived, Knowledge, Outbox, campaign
@@ -107,7 +108,7 @@ async def test_the_same_part_again_is_told_again_and_judged_once() -> None:
     again = Bench(known(*ALIKE), bench.standings)
     await again.part(Counts(accepted=940, hard_bounce=60, attempts=1_000), ALIKE, offset=0)
     assert [encode(one) for one in again.out.to(COMMANDS)] == first
-    assert again.decisions == []
+    assert again.decisions == bench.decisions
 
 
 async def test_a_part_that_nobody_tells_any_more_counts_no_more() -> None:
@@ -228,3 +229,22 @@ async def test_campaigns_without_a_tenant_of_their_own_are_no_group() -> None:
     )
     await counting.parts.publish(now)
     assert set(counting.newest()) == {"domain:other.example", "ip:192.0.2.1"}
+
+
+async def test_decisions_about_what_is_shared_are_audited_and_told_again_after_a_crash() -> None:
+    bench = Bench(known(*ALIKE))
+    bad = Counts(accepted=940, hard_bounce=60, attempts=1_000)
+    await bench.part(bad, ALIKE)
+
+    restarted = Bench(known(*ALIKE), msgspec.json.decode(msgspec.json.encode(bench.standings)))
+    await restarted.part(bad, ALIKE, offset=0)
+
+    first, again = ([value for topic, value, _, _ in one.out.forwarded if topic == AUDIT] for one in (bench, restarted))
+    assert verified([Line(raw, "") for raw in first]).wrong == []
+    assert msgspec.json.decode(first[0])["what"] == "begun"
+    assert [msgspec.json.decode(raw)["decision"]["epoch"] for raw in first[1:]] == [
+        one.epoch for one in bench.decisions
+    ]
+    assert [msgspec.json.decode(raw)["scope"] for raw in first] == [SHOP] * len(first)
+    assert again == first
+    assert restarted.decisions == bench.decisions
