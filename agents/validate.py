@@ -16,8 +16,9 @@ from agents.ports import Known, Message, Publish, now_ms
 from agents.route import Route
 from agents.setting_aside import Aside
 from policy.admission import Admission, admit
+from policy.domain_lists import DomainLists
 from policy.naming import held_key
-from policy.screens import RecycledOf, Screens, nothing_known
+from policy.screens import RecycledOf, Screens, never_dead
 from policy.tokens import Keys
 from schemas.codec import DecodedRequest, Malformed, decode_request
 from schemas.sending import HeldMessage, OutboundMessage, Refused
@@ -56,7 +57,8 @@ class Validate:
         route: Route,
         keys: Keys,
         metrics: Metrics,
-        recycled: RecycledOf = nothing_known,
+        recycled: RecycledOf = never_dead,
+        lists: DomainLists | None = None,
         heard_of: Callable[[str], bool] = _anything,
     ) -> None:
         self._known = known
@@ -64,7 +66,7 @@ class Validate:
         self._route = route
         self._keys = keys
         self._metrics = metrics
-        self._screens = Screens(keys, trap=known.trap, recycled=recycled)
+        self._screens = Screens(keys, trap=known.trap, recycled=recycled, lists=lists)
         self._heard_of = heard_of
         self._aside = Aside(outlet, metrics)
 
@@ -99,7 +101,8 @@ class Validate:
         """Judge a request as of the time at which it was made.
 
         A replay after a crash must answer as before: a message that has meanwhile bounced, and left a suppression
-        behind, would else be refused as well.  What was suppressed since is the sender's to find, before MAIL FROM.
+        behind, would else be refused as well.  What was suppressed since is the sender's to find, before MAIL FROM.  A
+        trap that was registered since, or a suppression that ended since, likewise changes nothing.
         """
         wanted = request.request
         admission = admit(

@@ -19,9 +19,12 @@ from agents.judge import Judge
 from agents.ports import Message, now_ms
 from agents.reviews import EVERY_S, Reviews
 from agents.route import Route
+from agents.striking import EVERY_S as STRIKES_EVERY_S
+from agents.striking import Striking
 from agents.tally import Tally
 from agents.validate import Validate
 from policy.auditing import sealer
+from policy.domain_lists import domain_lists
 from policy.settings import Settings, WrongSetting
 from policy.tokens import Keys
 from schemas.topics import CAMPAIGNS, COMMANDS, FEEDBACK, RATES, REQUESTS, RESULTS
@@ -170,6 +173,7 @@ def _attach_validate(app: WorkerApp, outlet: Outlet, keys: Keys) -> None:
         keys=keys,
         metrics=app.metrics,
         recycled=app.catalogue.recycled,
+        lists=domain_lists(app.settings.allow_domains, app.settings.deny_domains),
         heard_of=app.catalogue.heard_of,
     )
     _agent(app, "validate", REQUESTS, validate.handle)
@@ -185,6 +189,7 @@ def _attach_tally(app: WorkerApp, outlet: Outlet, keys: Keys) -> None:
         outlet=outlet,
         metrics=app.metrics,
         partitions=partitions,
+        dead_days=app.settings.hard_suppression_days,
     )
     table.on_recover(tally.rebuild)
     _agent(app, "tally-results", RESULTS, tally.results)
@@ -192,6 +197,12 @@ def _attach_tally(app: WorkerApp, outlet: Outlet, keys: Keys) -> None:
     _timer(app, SNAPSHOTS_EVERY_S, "snapshots", tally.snapshots.providers)
     _timer(app, WINDOWS_MOVE_EVERY_S, "windows", tally.snapshots.moved)
     _timer(app, PARTS_EVERY_S, "parts", tally.parts.publish)
+    striking = Striking(app.catalogue, outlet, days=app.settings.soft_suppression_days)
+
+    async def strikes(now: int) -> None:
+        await striking.act(now, leads=app.is_leader())
+
+    _timer(app, STRIKES_EVERY_S, "strikes", strikes)
 
 
 def _attach_judge(app: WorkerApp, outlet: Outlet, keys: Keys) -> None:

@@ -26,6 +26,7 @@ from cli.failures import OutsideFailed, SaysNo, WrongUse
 from cli.files import read_records
 from cli.settings import data_folder, setting_options
 from cli.views import catalogue_of, print_json
+from policy.domain_lists import domain_lists, flaw_of_domains
 from policy.settings import Settings
 from policy.tokens import Keys
 from policy.typos import likely_domain
@@ -82,7 +83,7 @@ class Summary:
     help="Insist on known traps and suppressions, or do without; default: if Kafka is there.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
-@setting_options("allow_private_mx")
+@setting_options("allow_private_mx", "allow_domains", "deny_domains")
 def check(
     settings: Settings,
     file: Path,
@@ -127,6 +128,8 @@ def _wanted(policy: str) -> tuple[AdmissionPolicy, Campaign | None]:
     if not file.is_file():
         raise WrongUse(f"--policy {policy}: neither default, strict nor a file of a campaign")
     campaign = read_records(file, Campaign)[0]
+    if (flaw := flaw_of_domains(campaign.admission)) is not None:
+        raise WrongUse(f"{policy}: {flaw}")
     return campaign.admission, campaign
 
 
@@ -145,7 +148,7 @@ async def _checked(
     checks = DomainChecks(allow_private=settings.allow_private_mx) if dns else None
     async with _installation(settings, known) as (catalogue, told):
         keys = _keys(settings, catalogue)
-        desk = Desk(keys, policy, campaign, catalogue)
+        desk = Desk(keys, policy, campaign, catalogue, domain_lists(settings.allow_domains, settings.deny_domains))
         try:
             for part in chunks(desk.answers(file, column, _Progress(file.stat().st_size)), _PART):
                 reports = await _reports(checks, part)

@@ -9,6 +9,7 @@ from agents.ports import now_ms
 from cli.check_reading import Columns, Row, columns, millis, rows
 from cli.failures import SaysNo
 from policy.addresses import BadAddress, CheckedAddress, canonical_of, check
+from policy.domain_lists import DomainLists
 from policy.hashed import HashedNumbers
 from policy.naming import campaign_scope
 from policy.screens import Questions, Screens
@@ -47,19 +48,24 @@ class Desk:
     """Gives every row its verdict, as far as it can be told without the DNS."""
 
     def __init__(
-        self, keys: Keys, policy: AdmissionPolicy, campaign: Campaign | None, catalogue: Catalogue | None
+        self,
+        keys: Keys,
+        policy: AdmissionPolicy,
+        campaign: Campaign | None,
+        catalogue: Catalogue | None,
+        lists: DomainLists,
     ) -> None:
         self._keys = keys
         self._seen = HashedNumbers()
         self._now = now_ms()
         self._suppressed: Callable[[str], str | None] = _nobody
-        screens = Screens(keys)
+        screens = Screens(keys, lists=lists)
         if catalogue is not None:
             scopes = [PLATFORM]
             if campaign is not None:
                 scopes += [f"tenant:{campaign.tenant}", campaign_scope(campaign.campaign)]
             self._suppressed = catalogue.suppressions.within(tuple(scopes), now=self._now)
-            screens = Screens(keys, trap=catalogue.trap, recycled=catalogue.recycled)
+            screens = Screens(keys, trap=catalogue.trap, recycled=catalogue.recycled, lists=lists)
         self._questions: Questions = screens.of(policy)
 
     def answers(self, file: Path, column: str | None, progress: Callable[[int], None]) -> Iterator[tuple[Answer, str]]:

@@ -17,6 +17,7 @@ import msgspec
 
 from policy.addresses import CheckedAddress
 from policy.disposable import disposable_parent
+from policy.domain_lists import DomainLists, domain_lists
 from policy.roles import Role, role_of
 from policy.tokens import Keys
 from policy.traps import TrapFact, domain_hash
@@ -36,8 +37,8 @@ _SEVERITY: dict[Screening, int] = {"refuse": 3, "hold": 2, "flag": 1, "off": 0}
 TrapOf = Callable[[str], TrapFact | None]
 """Answers for the keyed hash of an address, or of ``@`` and a domain, whether it is one of our own traps."""
 
-RecycledOf = Callable[[str], str | None]
-"""Answers for such a hash why the mailbox, or the domain, may be a trap today; continues ``the address …``."""
+RecycledOf = Callable[[str, int], str | None]
+"""Answers for such a hash why the mailbox, or the domain, may be a trap at a time; continues ``the address …``."""
 
 
 class Domain(msgspec.Struct, frozen=True, gc=False):
@@ -69,7 +70,7 @@ class Objection(msgspec.Struct, frozen=True, gc=False):
 _Against = tuple[str, str] | None
 """The field and the sentence that continues it; None: nothing against it."""
 
-_OfHash = tuple[str, Screening, Callable[[str], object], Callable[[Any], str]]  # Any: what the third answers
+_OfHash = tuple[str, Screening, Callable[[str, int], object], Callable[[Any], str]]  # Any: what the third answers
 _OfDomain = tuple[str, Screening, Callable[[Domain], _Against]]
 _OfRecord = tuple[str, Screening, Callable[[Recipient, int], _Against]]
 
@@ -79,11 +80,24 @@ def nothing_known(_: str) -> None:
     return
 
 
+def never_dead(_: str, _at: int) -> None:
+    """No address and no domain ever was."""
+    return
+
+
 class Screens:
     """The screens of an installation."""
 
-    def __init__(self, keys: Keys, *, trap: TrapOf = nothing_known, recycled: RecycledOf = nothing_known) -> None:
+    def __init__(
+        self,
+        keys: Keys,
+        *,
+        trap: TrapOf = nothing_known,
+        recycled: RecycledOf = never_dead,
+        lists: DomainLists | None = None,
+    ) -> None:
         self._keys = keys
+        self._lists = lists or DomainLists()
         self._trap = trap
         self._recycled = recycled
         self._domain = lru_cache(DOMAINS_REMEMBERED)(self._look_at_domain)
@@ -100,7 +114,7 @@ class Screens:
 
     def _questions(self, policy: AdmissionPolicy) -> "Questions":
         of_hash: tuple[_OfHash, ...] = (
-            ("known_trap", policy.known_trap, self._trap, _known_trap),
+            ("known_trap", policy.known_trap, self._trap_at, _known_trap),
             ("recycled", policy.recycled, self._recycled, _suspected),
         )
         of_record: tuple[_OfRecord, ...] = (
@@ -116,13 +130,21 @@ class Screens:
             "never": Objection("role_account", policy.role_account, "address", _ROLE_ACCOUNT),
             "contact": Objection(CONTACT, "flag", "address", _ROLE_CONTACT),
         }
+        own = domain_lists(policy.allow_domains, policy.deny_domains)
+        lists = ((self._lists, _denied_by("the installation")), (own, _denied_by("the campaign (admission)")))
         return Questions(
+            tuple(one for one in lists if one[0]),
             _asked(of_hash),
             {} if policy.role_account == "off" else roles,
             _asked(of_record),
             _asked(of_domain),
             self._domain,
         )
+
+    def _trap_at(self, hashed: str, now: int) -> TrapFact | None:
+        """A trap that was registered later changes nothing of what was said before."""
+        fact = self._trap(hashed)
+        return fact if fact is not None and fact.since <= now else None
 
     def _look_at_domain(self, domain: str) -> Domain:
         likely, disposable = likely_domain(domain), disposable_parent(domain)
@@ -132,16 +154,18 @@ class Screens:
 class Questions:
     """The screens of one campaign's policy; a value, the same for all campaigns with that policy."""
 
-    __slots__ = ("_of_domain", "_of_hash", "_of_record", "_of_role", "domain")
+    __slots__ = ("_lists", "_of_domain", "_of_hash", "_of_record", "_of_role", "domain")
 
     def __init__(
         self,
+        lists: tuple[tuple[DomainLists, Objection], ...],
         of_hash: tuple[_OfHash, ...],
         of_role: Mapping[Role, Objection],
         of_record: tuple[_OfRecord, ...],
         of_domain: tuple[_OfDomain, ...],
         domain: Callable[[str], Domain],
     ) -> None:
+        self._lists = lists
         self._of_hash = of_hash
         self._of_role = of_role
         self._of_record = of_record
@@ -156,10 +180,10 @@ class Questions:
         ``heard_of`` False: neither the address nor its domain is a trap or suspected, so nobody need ask.
         """
         domain, role = self.domain(checked.domain), role_of(checked.local)
-        found: list[Objection] = []
+        found = [denied for lists, denied in self._lists if lists.denies(checked.domain)] if self._lists else []
         if heard_of:
             for name, does, of_hash, sentence in self._of_hash:
-                fact = of_hash(hashed) or of_hash(domain.hashed)
+                fact = of_hash(hashed, now) or of_hash(domain.hashed, now)
                 if fact:
                     found.append(Objection(name, does, "address", sentence(fact)))
         if role is not None and role in self._of_role:
@@ -184,6 +208,11 @@ T = TypeVar("T", _OfHash, _OfDomain, _OfRecord)
 
 def _asked(wanted: tuple[T, ...]) -> tuple[T, ...]:
     return tuple(one for one in wanted if one[1] != "off")
+
+
+def _denied_by(whose: str) -> Objection:
+    explain = f"is of a domain that gets no mail by deny_domains or allow_domains of {whose}"
+    return Objection("denied_domain", "refuse", "address", explain)
 
 
 def _known_trap(fact: TrapFact) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from policy.addresses import hostname
 from policy.retries import PLAN_S
 from policy.unsubscribing import flaw_of_base
 
@@ -122,6 +123,15 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(piece.strip().lower() for piece in text.split(",") if piece.strip())
 
 
+def domains(text: str) -> tuple[str, ...]:
+    """Read a comma separated list of domains."""
+    found = [(piece, hostname(piece)) for piece in names(text)]
+    for piece, domain in found:
+        if domain is None:
+            raise ValueError(f"expected domains such as example.com, without @ or *, got {piece!r}")
+    return tuple(domain for _, domain in found if domain is not None)
+
+
 def pauses(text: str) -> tuple[int, ...]:
     """Read ``300,900,1800``: 1 to 50 pauses of 1 second to 7 days."""
     try:
@@ -209,6 +219,10 @@ class Settings:
     trap_domains: tuple[str, ...] = _setting(
         (), names, "own pristine trap domains: mail that reaches the return path for them is a trap hit", "domain,…"
     )
+    allow_domains: tuple[str, ...] = _setting(
+        (), domains, "the only domains that get mail, with all below them; unset: all", "domain,…"
+    )
+    deny_domains: tuple[str, ...] = _setting((), domains, "domains that get no mail, with all below them", "domain,…")
     web: Endpoint = _setting(
         Endpoint("127.0.0.1", 6066), endpoint, "where the worker's web server listens", "host:port"
     )
@@ -237,7 +251,7 @@ class Settings:
     unsubscribe_plain_http: bool = _setting(
         False, _flag, "is unsubscribe_web plain HTTP, behind something that ends TLS and writes X-Forwarded-For?"
     )
-    parsers: int = _setting(2, _whole(1, 64), "processes in which the return path reads what strangers send")
+    parsers: int = _setting(2, _whole(1, 64), "processes in which the return path and imports read what strangers send")
     parser_memory_mib: int = _setting(
         64, _whole(16, 4096), "memory that reading one message may take, beyond what an idle parser has", "MiB"
     )
@@ -320,6 +334,12 @@ class Settings:
         20, _whole(0, 100), "most campaigns that the policy isolates within an hour, of all campaigns", "per cent"
     )
     isolate_at_least: int = _setting(3, _whole(0, 10_000), "campaigns that it may isolate within an hour all the same")
+    hard_suppression_days: int = _setting(
+        0, _whole(0, 36_500), "how long an address that bounced as dead gets no mail; 0: until that is lifted", "days"
+    )
+    soft_suppression_days: int = _setting(
+        90, _whole(1, 36_500), "how long an address gets no mail after soft failures in several campaigns", "days"
+    )
     namespace: str = _setting("mailcordon", str, "Kubernetes namespace of the senders")
     image: str = _setting("mailcordon:0.1.0", str, "container image of the senders")
     log_level: str = _setting("info", _one_of("debug", "info", "warning", "error"), "what is logged")

@@ -66,6 +66,8 @@ MEANINGS: dict[str, dict[str, str]] = {
         "age": "the recipient opted in more than `age_days` ago and was never seen since",
         "age_days": "days since `opted_in_at` after which `age` applies",
         "provenance": "`source` or `opted_in_at` is missing",
+        "allow_domains": "the only domains that get mail, with all below them; empty: all",
+        "deny_domains": "domains that get no mail, with all below them",
     },
     "Mailbox": {"address": "the address", "name": "the name beside it"},
     "Pace": {"per_second": "messages per second; 0: no limit of its own", "connections": "most connections at once"},

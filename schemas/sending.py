@@ -49,13 +49,17 @@ class Limits(Part, frozen=True, kw_only=True):
     grave_factor: Annotated[float, Meta(ge=1, le=100)] = 2.0
 
 
+DomainName = Annotated[str, Meta(min_length=1, max_length=253)]
+
+
 class AdmissionPolicy(Part, frozen=True, kw_only=True):
     """What becomes of a recipient that a screen has something against.
 
     ``refuse``: it gets no mail.  ``hold``: its message waits in ``mail.send.held`` until somebody decides.  ``flag``:
     it is sent, and its results say so.  ``off``: the screen is not asked.  ``sunset`` looks at when the recipient was
     last seen, ``age`` at when one that was never seen since has opted in, ``provenance`` asks that a recipient has
-    ``source`` and ``opted_in_at``.
+    ``source`` and ``opted_in_at``.  Domains of ``deny_domains``, and all below them, get no mail; where
+    ``allow_domains`` names any, nobody else does.
     """
 
     known_trap: Screening = "refuse"
@@ -68,6 +72,8 @@ class AdmissionPolicy(Part, frozen=True, kw_only=True):
     age: Screening = "off"
     age_days: Annotated[int, Meta(ge=1, le=36_500)] = 730
     provenance: Screening = "off"
+    allow_domains: Annotated[tuple[DomainName, ...], Meta(max_length=1_000)] = ()
+    deny_domains: Annotated[tuple[DomainName, ...], Meta(max_length=1_000)] = ()
 
 
 class Campaign(Record, frozen=True, kw_only=True, tag_field="v", tag=1):

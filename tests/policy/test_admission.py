@@ -117,8 +117,12 @@ def test_a_request_that_cannot_be_sent_is_refused_once_per_recipient(
         {"from_": Mailbox(address="a, b@shop.example")},
         {"from_": Mailbox(address="@shop.example")},
         {"unsubscribe_url": "https://u.shop.example/u>\r\nBcc: eve@evil.example"},
+        {"admission": AdmissionPolicy(deny_domains=("*.example.com",))},
     ],
-    ids=["injected_return_path", "no_host_name", "injected_from", "two_mailboxes", "no_local_part", "injected_link"],
+    ids=[
+        *("injected_return_path", "no_host_name", "injected_from", "two_mailboxes", "no_local_part", "injected_link"),
+        "no_domain",
+    ],
 )
 def test_a_campaign_whose_own_addresses_cannot_stand_in_a_mail_sends_nothing(wrong: dict[str, object]) -> None:
     fields = {"campaign": "spring-sale", "from_": CAMPAIGN.from_, "return_path_domain": "bounces.shop.example"} | wrong

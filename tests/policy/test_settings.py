@@ -23,6 +23,8 @@ A_VALUE = {
     "providers": "gmail.example=google,web.example=gmx",
     "own_domains": "bounces.example.com,rp.example.org",
     "trap_domains": "never-published.example",
+    "allow_domains": "corp.example,staging.example",
+    "deny_domains": "rival.example",
     "web": "0.0.0.0:7000",
     "controller_web": "[::]:7001",
     "return_path": "0.0.0.0:25",
