@@ -1,5 +1,5 @@
 """What a well-behaved campaign feels of the one beside it: turns alone, beside one that breaches its limits until it is
-isolated, and beside one whose provider hangs.
+isolated, beside one as well-behaved as itself, and beside one whose provider hangs.
 
 The time of a message is from its request to the moment when the mail server has it.  All senders are started before
 the first turn, so that in all turns the same processes are there.
@@ -9,6 +9,7 @@ import asyncio
 import random
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -22,11 +23,12 @@ from schemas.reputation import Command
 from schemas.sending import SendRequest
 from schemas.topics import COMMANDS, FEEDBACK, REQUESTS
 
-Beside = Literal["alone", "breaching", "hanging"]
+Beside = Literal["alone", "breaching", "behaving", "hanging"]
 NEIGHBOUR = "neighbour"
 _EVERY_S = 0.05  # a request
 _RECIPIENTS = 5  # of a request
-_BESIDE_PER_SECOND = 100.0
+_BESIDE_PER_SECOND = 50.0
+_MOST = 500  # messages of the one beside it: one request
 _UNKNOWN = 0.05  # share of the breaching campaign's recipients that do not exist
 _ARRIVED_WITHIN_S = 30.0
 _CALM_S = 1.0
@@ -44,21 +46,21 @@ class Turns:
         """The p99 of all messages of such turns."""
         return percentile([one for turn in self.times[beside] for one in turn], 99)
 
-    def ratio(self, beside: Beside) -> float:
-        """The median, over the turns, of the p99 beside somebody by the p99 alone."""
-        pairs = zip(self.times[beside], self.times["alone"], strict=True)
-        return statistics.median(percentile(theirs, 99) / percentile(alone, 99) for theirs, alone in pairs)
+    def ratio(self, beside: Beside, other: Beside = "alone") -> float:
+        """The median, over the turns, of the p99 in turns of one kind by the p99 in those of the other."""
+        pairs = zip(self.times[beside], self.times[other], strict=True)
+        return statistics.median(percentile(one, 99) / percentile(another, 99) for one, another in pairs)
 
 
-async def turns(running: System, *, runs: int, turn_s: float, hang: bool, seed: int) -> tuple[Turns, Span]:
-    """So many turns of each kind, in an order by chance."""
+async def turns(running: System, kinds: Sequence[Beside], *, runs: int, turn_s: float, seed: int) -> tuple[Turns, Span]:
+    """So many turns of each kind, in an order by chance; ``alone`` is one of them."""
     chance = random.Random(seed)
-    kinds: list[Beside] = ["alone", "breaching", *(["hanging"] if hang else [])]  # type: ignore[list-item]
     found = Turns({kind: [] for kind in kinds})
-    pace = _BESIDE_PER_SECOND
-    await running.begin([(NEIGHBOUR, 0.0), *((f"breaching-{number}", pace) for number in range(runs))])
-    if hang:
-        await running.begin([(f"hanging-{number}", pace) for number in range(runs)], domain=HANG_DOMAIN)
+    await running.begin([(NEIGHBOUR, 0.0)])
+    for kind in kinds:
+        if kind != "alone":
+            beside = [(f"{kind}-{number}", _BESIDE_PER_SECOND) for number in range(runs)]
+            await running.begin(beside, domain=_domain(kind))
     await _turn(running, found, "warm", "alone", _WARM_S)
     found.times["alone"].clear()
     begin = time.time()
@@ -108,11 +110,14 @@ async def _feed(running: System, mark: str, turn_s: float, *, hit: str | None) -
 
 
 def _beside(campaign: str, kind: Beside, count: int) -> SendRequest:
-    bad = round(1 / _UNKNOWN)
-    is_breaching = kind == "breaching"
-    names = [f"{'unknown-' if is_breaching and n % bad == 0 else ''}{campaign}-{n}" for n in range(count)]
-    domain = HANG_DOMAIN if kind == "hanging" else "inbox.example"
-    return request(campaign, names[:500], request_id=campaign, domain=domain)
+    every = round(1 / _UNKNOWN)
+    bad = range(0, count, every) if kind == "breaching" else range(0)
+    names = [f"{'unknown-' if number in bad else ''}{campaign}-{number}" for number in range(min(count, _MOST))]
+    return request(campaign, names, request_id=campaign, domain=_domain(kind))
+
+
+def _domain(kind: Beside) -> str:
+    return HANG_DOMAIN if kind == "hanging" else "inbox.example"
 
 
 def _isolate(campaign: str) -> Command:
