@@ -5,6 +5,7 @@ said; among partitions the time decides.  What cannot be read twice (standard in
 file first.
 """
 
+import contextlib
 import gzip
 import mmap
 import re
@@ -166,33 +167,35 @@ def _field(said: str) -> str:
     return f"{name}: {what[0].lower()}{what[1:]}" if name else f"{what[0].lower()}{what[1:]}"
 
 
-def opened(path: Path) -> IO[bytes]:
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[IO[bytes]]:
     """A file that can be read twice, of a file, a gzip file or standard input (``-``)."""
-    if str(path) == "-":
-        return _readable(sys.stdin.buffer)
-    try:
-        return _readable(path.open("rb"))
-    except OSError as wrong:
-        raise WrongUse(f"--input {path}: {wrong.strerror or wrong}") from wrong
+    with contextlib.ExitStack() as stack:
+        if str(path) == "-":
+            yield _readable(stack, sys.stdin.buffer)
+            return
+        try:
+            file = stack.enter_context(path.open("rb"))
+        except OSError as wrong:
+            raise WrongUse(f"--input {path}: {wrong.strerror or wrong}") from wrong
+        yield _readable(stack, file)
 
 
-def _readable(file: IO[bytes]) -> IO[bytes]:
+def _readable(stack: contextlib.ExitStack, file: IO[bytes]) -> IO[bytes]:
     if not file.seekable():
-        return _readable(_spooled(file))
+        return _readable(stack, _spooled(stack, file))
     file.seek(0)
     is_gzip = file.read(2) == _GZIP
     file.seek(0)
-    if not is_gzip:
-        return file
-    with gzip.open(file) as unpacked:
-        return _spooled(unpacked)
+    return _spooled(stack, stack.enter_context(gzip.open(file))) if is_gzip else file
 
 
-def _spooled(source: IO[bytes] | gzip.GzipFile) -> IO[bytes]:
-    spooled: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - whoever reads it closes it, and then it is gone
+def _spooled(stack: contextlib.ExitStack, source: IO[bytes] | gzip.GzipFile) -> IO[bytes]:
+    spooled: IO[bytes] = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
     try:
         while part := source.read(1 << 20):
             spooled.write(part)
     except (OSError, EOFError, zlib.error) as broken:
         raise WrongUse(f"--input cannot be read to its end: {broken}") from broken
+    spooled.flush()
     return spooled

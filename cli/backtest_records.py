@@ -44,7 +44,7 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True, tag_field="v", tag=1):
     ledger: Ledger | None = None
 
 
-class Line(msgspec.Struct, frozen=True, kw_only=True):
+class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One record of a topic, as a line of an export; ``at`` is the time that Kafka has of it.
 
     ``value`` is the record, null for a tombstone; one that is no JSON stands in ``raw`` instead, as base64.

@@ -42,6 +42,7 @@ _STEPS_MS = tuple(
     _MINUTE * minutes for minutes in (1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 2880, 4320, 10_080, 20_160)
 )
 _LOWEST_EXPONENT, _HIGHEST_EXPONENT = -2, 12
+_LEAST_EXPONENT = math.ceil(math.log10(GRAVE)) + 1  # all lines can be seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,8 @@ def _rate(chart: Chart, x: Callable[[int], float]) -> Iterator[str]:
     rates = [one.rate for one in chart.points if one.low > 0] or [chart.limit]
     top = _rounded_up(1.25 * max(*rates, 2 * chart.limit))
     panel = _Panel(RATE_TOP, RATE_HIGH, lambda rate: RATE_TOP + RATE_HIGH * (1 - min(1.0, max(0.0, rate / top))))
-    yield from _frame(panel, f"{chart.metric}, share of messages in the window that decided", [top * part / 5 for part in range(6)], _rated)
+    scale = [top * part / 5 for part in range(6)]
+    yield from _frame(panel, f"{chart.metric}, share of messages in the window that decided", scale, _rated)
     runs = chart.points
     if runs:
         upper = [f"{x(one.at):.1f},{panel.place(one.high):.1f}" for one in runs]
@@ -151,7 +153,7 @@ def _rate(chart: Chart, x: Callable[[int], float]) -> Iterator[str]:
 def _evidence(chart: Chart, x: Callable[[int], float]) -> Iterator[str]:
     """The evidence, and the lines that it crosses."""
     most = max((one.evidence for one in chart.points), default=1.0)
-    exponent = min(_HIGHEST_EXPONENT, max(7, math.ceil(math.log10(max(most, 1.0)))))
+    exponent = min(_HIGHEST_EXPONENT, max(_LEAST_EXPONENT, math.ceil(math.log10(max(most, 1.0)))))
     tall = exponent - _LOWEST_EXPONENT
 
     def place(value: float) -> float:

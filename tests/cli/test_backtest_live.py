@@ -161,5 +161,5 @@ async def test_the_agents_and_a_backtest_decide_the_same(
     here = by_campaign(backtested(written(tmp_path / "all.jsonl", records), until))
     assert here == by_campaign(live)
     states = {one.to for one in live}
-    assert {"watched", "throttled", "isolated", "healthy"} <= states
+    assert {"watched", "throttled", "paused", "isolated"} <= states
     assert any("/provider:" in one.scope for one in live)
