@@ -44,13 +44,15 @@ class SinkLog:
 class Trial:
     """One campaign that was hit; moments in µs since the epoch, None for what was never seen.
 
-    ``mail_from`` are all its MAIL FROMs, ``asked`` the messages that were asked for.
+    The decision is out with the control record, which senders obey; ``told_at`` is when the record of the decision
+    followed.  ``mail_from`` are all its MAIL FROMs, ``asked`` the messages that were asked for.
     """
 
     campaign: str
     hit_at: int
     snapshot_at: int | None
-    decided_at: int | None
+    control_at: int | None
+    told_at: int | None
     gate_at: int | None
     mail_from: Sequence[int]
     asked: int
@@ -61,7 +63,7 @@ class Trial:
         before = [at for at in self.mail_from if at <= self.hit_at]
         if not before or self.hit_at - before[-1] > _SENDING_WITHIN_S * 1e6:
             return "was not sending when it was hit"
-        if self.decided_at is None:
+        if self.control_at is None:
             return "was never isolated"
         if self.last_at - self.hit_at > STOPPED_WITHIN_S * 1e6 or len(self.mail_from) >= self.asked:
             return "went on sending"
@@ -84,9 +86,9 @@ class Trial:
 
         Kafka's times are whole milliseconds, so that a part may look shorter than nothing: then it is nothing.
         """
-        if self.snapshot_at is None or self.decided_at is None or self.gate_at is None:
+        if self.snapshot_at is None or self.control_at is None or self.gate_at is None:
             return {}
-        moments = (self.hit_at, self.snapshot_at, self.decided_at, self.gate_at, self.last_at)
+        moments = (self.hit_at, self.snapshot_at, self.control_at, self.gate_at, self.last_at)
         pairs = itertools.pairwise(moments)
         return {stage: max(0, end - begin) / 1000 for stage, (begin, end) in zip(STAGES, pairs, strict=True)}
 
@@ -107,7 +109,8 @@ def figures(trials: Iterable[Trial]) -> dict[str, float | int]:
     parts = [one.stages_ms() for one in stopped]
     for stage in STAGES:
         found |= _percentiles(f"{stage}_", [part[stage] for part in parts])
-    return found
+    told = [(one.told_at - one.hit_at) / 1000 for one in stopped if one.told_at is not None]
+    return found | _percentiles("event_to_record_of_decision_", told)
 
 
 def _percentiles(prefix: str, values: Sequence[float]) -> dict[str, float]:

@@ -27,8 +27,8 @@ from policy.naming import campaign_scope, sender_name
 from policy.settings import Endpoint, Settings
 from schemas.base import Record
 from schemas.codec import Malformed, decode, encode
-from schemas.reputation import Decision, RatesSnapshot
-from schemas.topics import CONTENTS, DECISIONS, RATES, REQUESTS, RESULTS
+from schemas.reputation import Control, Decision, RatesSnapshot
+from schemas.topics import CONTENTS, CONTROL, DECISIONS, RATES, REQUESTS, RESULTS
 from streams.producing import Producer
 from streams.stopping import stop
 from streams.topics import WORKER, create
@@ -40,27 +40,32 @@ _CALM_WITHIN_S = 120.0
 _LOOK_AGAIN_S = 0.05
 _LAG_EVERY_S = 0.5
 _KEPT_UP_S = 2.0
-_HEARD = (RATES, DECISIONS)
+_HEARD: dict[str, type[Record]] = {RATES: RatesSnapshot, CONTROL: Control, DECISIONS: Decision}
 
 
 @dataclass(slots=True)
 class Sightings:
-    """When the first snapshot with a trap hit, and the decision to isolate, of each campaign were published (µs)."""
+    """When, of each campaign, was first published (µs): a snapshot with a trap hit, the control record that says
+    isolated, and the decision."""
 
     snapshot_at: dict[str, int] = field(default_factory=dict)
-    decided_at: dict[str, int] = field(default_factory=dict)
+    control_at: dict[str, int] = field(default_factory=dict)
+    told_at: dict[str, int] = field(default_factory=dict)
 
-    def take(self, topic: str, scope: str, raw: bytes, at_us: int) -> None:
-        """A record of rates or decisions."""
-        campaign = scope.removeprefix(campaign_scope(""))
-        if topic == DECISIONS:
-            decision = decode(Decision, raw)
-            if not isinstance(decision, Malformed) and decision.to == "isolated":
-                self.decided_at.setdefault(campaign, at_us)
-        elif campaign not in self.snapshot_at:
-            rates = decode(RatesSnapshot, raw)
-            if not isinstance(rates, Malformed) and rates.windows["7d"].trap_hit_pristine:
-                self.snapshot_at[campaign] = at_us
+    def take(self, topic: str, key: str, raw: bytes, at_us: int) -> None:
+        """A record of rates, control or decisions."""
+        campaign = key.removeprefix(campaign_scope(""))
+        seen = {RATES: self.snapshot_at, CONTROL: self.control_at, DECISIONS: self.told_at}[topic]
+        if campaign in seen:
+            return
+        match decode(_HEARD[topic], raw):
+            case RatesSnapshot(windows=windows) if not windows["7d"].trap_hit_pristine:
+                return
+            case Control(state=state) | Decision(to=state) if state != "isolated":
+                return
+            case Malformed():
+                return
+        seen[campaign] = at_us
 
 
 @dataclass(slots=True)
@@ -80,11 +85,11 @@ class Background:
     def between(self, begin: float, end: float) -> tuple[float, float]:
         """Results per second that the broker took between two moments, and the latest frame of that time, in ms."""
         said = [line.split() for line in self.process.log.read_text(errors="replace").splitlines()]
-        told = [(float(at), int(count), float(late)) for at, count, late in said if begin - 1 <= float(at) <= end + 1]
+        told = [(float(at), int(count), float(late)) for at, count, late in said if begin <= float(at) <= end + 1]
         if len(told) < 2:
             return 0.0, 0.0
         (first_at, first, _), (last_at, last, _) = told[0], told[-1]
-        return (last - first) / (last_at - first_at), max(late for *_, late in told)
+        return (last - first) / (last_at - first_at), max(late for *_, late in told[1:])
 
     def lag_between(self, begin: float, end: float) -> list[int]:
         """The worker's lags of that time."""
@@ -256,9 +261,9 @@ async def _watch(consumer: AIOKafkaConsumer, seen: Sightings) -> None:
     while True:
         for place, records in (await consumer.getmany(timeout_ms=500)).items():
             for record in records:
-                scope = (record.key or b"").decode()
-                if "trial-" in scope and "/" not in scope and record.value is not None:
-                    seen.take(place.topic, scope, record.value, record.timestamp * 1000)
+                key = (record.key or b"").decode()
+                if "trial-" in key and "/" not in key and record.value is not None:
+                    seen.take(place.topic, key, record.value, record.timestamp * 1000)
 
 
 async def _lags(told: Feed, behind: Background) -> None:

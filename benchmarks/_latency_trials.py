@@ -78,7 +78,7 @@ async def _stopped(running: System, batch: Sequence[str]) -> None:
     """Wait until all have stopped and are quiet, or should have been long ago."""
     deadline = time.monotonic() + STOPPED_WITHIN_S
     while time.monotonic() < deadline:
-        if all(name in running.seen.decided_at and running.gate_closed_at(name) is not None for name in batch):
+        if all(name in running.seen.control_at and running.gate_closed_at(name) is not None for name in batch):
             break
         await asyncio.sleep(_LOOK_AGAIN_S)
     await asyncio.sleep(_AFTER_S)
@@ -89,7 +89,8 @@ def _trial(running: System, name: str, hit_at: float) -> Trial:
         campaign=name,
         hit_at=round(hit_at * 1e6),
         snapshot_at=running.seen.snapshot_at.get(name),
-        decided_at=running.seen.decided_at.get(name),
+        control_at=running.seen.control_at.get(name),
+        told_at=running.seen.told_at.get(name),
         gate_at=running.gate_closed_at(name),
         mail_from=running.sink.mail_from[return_path(name)],
         asked=_MESSAGES + 1,

@@ -6,8 +6,9 @@ steady clock; that it kept its rate, and that the worker kept up, is checked.
 
 1. Trials.  A campaign that sends 50 messages a second is hit by a confirmed pristine trap: the event is published to
    mail.feedback, and the time counts until the campaign's last MAIL FROM.  By stage: the snapshot of its rates, the
-   decision, the closing of the sender's gate, and MAIL FROMs after that.  `failed` are trials whose campaign was not
-   stopped within 5 s, or was not sending when it was hit.  Each trial is a new campaign with a new sender.
+   decision (the control record, which is published first), the closing of the sender's gate, and MAIL FROMs after
+   that.  `failed` are trials whose campaign was not stopped within 5 s, or was not sending when it was hit.  Each trial
+   is a new campaign with a new sender.
 2. A neighbour.  A well-behaved campaign sends 100 messages a second, in turns alone and beside a campaign that breaches
    its limits and is isolated in the middle of the turn.  neighbour_p99_ratio is the median, over the turns, of its p99
    from request to taken message, beside by alone.  On few cores that has in it what any second sender costs: with

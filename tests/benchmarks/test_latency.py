@@ -20,8 +20,9 @@ from benchmarks._latency_system import Sightings
 from benchmarks._running import free_port
 from policy.counts import booked, booked_feedback
 from schemas.codec import encode
-from schemas.reputation import Counts, Decision, RatesSnapshot
-from schemas.topics import DECISIONS, RATES
+from schemas.reputation import Control, Counts, Decision, RatesSnapshot
+from schemas.sending import Pace
+from schemas.topics import CONTROL, DECISIONS, RATES
 from tests.benchmarks.test_benchmarks import ROOT
 from tests.benchmarks.test_durability_benchmarks import told_by
 
@@ -30,7 +31,8 @@ STOPPED = Trial(
     campaign="trial-0",
     hit_at=HIT,
     snapshot_at=HIT + 10_000,
-    decided_at=HIT + 25_000,
+    control_at=HIT + 25_000,
+    told_at=HIT + 90_000,
     gate_at=HIT + 60_000,
     mail_from=[HIT - 20_000, HIT, HIT + 20_000, HIT + 40_000],
     asked=100,
@@ -53,7 +55,7 @@ def test_mail_after_the_gate_has_closed_is_the_last_stage() -> None:
     [
         pytest.param(replace(STOPPED, mail_from=[]), "was not sending", id="no mail at all"),
         pytest.param(replace(STOPPED, mail_from=[HIT - 600_000, HIT + 1]), "was not sending", id="paused at the hit"),
-        pytest.param(replace(STOPPED, decided_at=None), "never isolated", id="no decision"),
+        pytest.param(replace(STOPPED, control_at=None), "never isolated", id="no decision"),
         pytest.param(replace(STOPPED, mail_from=[HIT, HIT + 6_000_000]), "went on sending", id="mail after seconds"),
         pytest.param(replace(STOPPED, asked=4), "went on sending", id="ended because nothing was left"),
         pytest.param(replace(STOPPED, gate_at=None), "not seen", id="silent sender"),
@@ -63,6 +65,7 @@ def test_a_trial_that_shows_no_stop_fails_and_says_why(trial: Trial, why: str) -
     assert why in (trial.failure or "")
     told = figures([STOPPED, trial])
     assert (told["trials"], told["failed"], told["p99_ms"]) == (2, 1, 40.0)
+    assert told["event_to_record_of_decision_p50_ms"] == 90.0
 
 
 @pytest.mark.parametrize(
@@ -126,7 +129,18 @@ def test_the_first_snapshot_with_the_hit_and_the_first_isolation_count() -> None
             reason="a trap was hit",
         )
         seen.take(DECISIONS, "campaign:trial-1", encode(decision), at)
-    assert (seen.snapshot_at, seen.decided_at) == ({"trial-1": 2}, {"trial-1": 5})
+        control = Control(
+            campaign="trial-1",
+            epoch=at,
+            may_send=to != "isolated",
+            pace=Pace(),
+            state=to,  # type: ignore[arg-type]
+            reason="a trap was hit",
+            at=0,
+        )
+        seen.take(CONTROL, "trial-1", encode(control), at + 10)
+    seen.take(CONTROL, "trial-1", b"{", 1)
+    assert (seen.snapshot_at, seen.control_at, seen.told_at) == ({"trial-1": 2}, {"trial-1": 15}, {"trial-1": 5})
 
 
 def test_others_results_are_the_same_for_the_same_seed_and_breach_nothing() -> None:
