@@ -137,7 +137,8 @@ class History:
 
     def _accepted(self, name: str, result: DeliveryResult, scopes: Sequence[str], found: Found) -> None:
         hashed = self.domain_hash(result.domain) if result.domain else None
-        if any(self._trap(one) is not None for one in (result.address_hash, hashed) if one is not None):
+        traps = [self._trap(one) for one in (result.address_hash, hashed) if one is not None]
+        if any(fact is not None and fact.since <= result.at for fact in traps):
             return  # our own listener tells of it, and surely
         signals: list[TrapSignal | None] = []
         for one, is_domain in ((result.address_hash, False), (hashed, True)):

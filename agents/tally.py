@@ -21,7 +21,7 @@ from agents.live import Live, rebuilt
 from agents.ports import Known, Message, Publish, now_ms
 from agents.setting_aside import Aside
 from agents.snapshots import Snapshots
-from agents.suppressing import from_feedback, from_result, key_of, tenant_scope
+from agents.suppressing import Suppressing, key_of
 from policy.counts import MINUTE_MS, Cells, booked, booked_feedback, merge
 from policy.replies import category_of
 from schemas.codec import Malformed, decode, decode_feedback
@@ -70,10 +70,12 @@ class Tally:
         outlet: Publish,
         metrics: Metrics,
         partitions: int,
+        dead_days: int = 0,
     ) -> None:
         self._table = table
         self._known = known
         self._history = history
+        self._suppressing = Suppressing(history.domain_hash, dead_days=dead_days)
         self._outlet = outlet
         self._metrics = metrics
         self._aside = Aside(outlet, metrics)
@@ -120,9 +122,8 @@ class Tally:
     def _what_follows(self, frame: DeliveryFrame) -> tuple[list[Suppression], Found]:
         """What results leave behind, and what they say beside what others left; of repeats the same."""
         campaign = self._known.campaigns.get(frame.campaign)
-        tenant, domain_hash = tenant_scope(campaign), self._history.domain_hash
         refused = [result for result in frame.results if result.outcome != "accepted"]
-        left_behind = [one for result in refused for one in from_result(result, tenant, domain_hash)]
+        left_behind = self._suppressing.after_results(frame.campaign, refused, campaign)
         return left_behind, self._history.look_at(frame.campaign, frame.results, refused, campaign)
 
     def _count_results(self, message: Message, frame: DeliveryFrame) -> bool:
@@ -199,7 +200,7 @@ class Tally:
         try:
             ahead = self._count_feedback(message, name, events)
             campaign = self._known.campaigns.get(name)
-            left_behind = [one for event in events if (one := from_feedback(event, campaign)) is not None]
+            left_behind = self._suppressing.after_feedback(events, campaign)
         except Exception as error:
             log.exception("tally failed", partition=message.partition, offset=message.offset)
             await self._aside.failed(message, "tally", error)

@@ -100,7 +100,10 @@ def _screened() -> Callable[[Sequence[Recipient]], int]:
     """All that admission asks of an address; nothing is remembered from the turn before but what the module keeps."""
     traps = {hash_of_canonical(KEYS, f"trap{number}@trap.example"): TrapFact() for number in range(_TRAPS)}
     recycled: dict[str, str] = {}
-    questions, hash_of = Screens(KEYS, trap=traps.get, recycled=recycled.get).of(POLICY), hashing(KEYS)
+    questions, hash_of = (
+        Screens(KEYS, trap=traps.get, recycled=lambda hashed, _: recycled.get(hashed)).of(POLICY),
+        hashing(KEYS),
+    )
 
     def work(some: Sequence[Recipient]) -> int:
         refused = 0

@@ -5,10 +5,11 @@ import csv
 import datetime as dt
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import click
+import msgspec
 
 from agents.ports import now_ms
 from cli import broker as brokers
@@ -17,8 +18,11 @@ from cli.access import chunks, publish, read_to_end, say, say_imported, with_kaf
 from cli.failures import WrongUse
 from cli.settings import setting_options
 from policy.addresses import BadAddress, check, hostname
+from policy.replies import category_of
 from policy.settings import Settings
+from policy.strikes import is_strike
 from policy.tokens import Keys, address_hash
+from policy.trap_signals import is_dead
 from policy.traps import domain_hash
 from schemas.codec import Malformed, decode
 from schemas.feedback import Suppression
@@ -74,19 +78,38 @@ def add(settings: Settings, addresses: tuple[str, ...], scope: str, until: str |
 @suppress.command()
 @click.argument("addresses", nargs=-1, required=True, metavar="ADDRESS|@DOMAIN...")
 @SCOPE
+@click.option("--forget", is_flag=True, help="Leave nothing behind, even of an address that bounced as dead.")
 @setting_options()
-def remove(settings: Settings, addresses: tuple[str, ...], scope: str) -> None:
+def remove(settings: Settings, addresses: tuple[str, ...], scope: str, forget: bool) -> None:
     """Lift the suppression of addresses or domains in one scope.
 
+    Of one that bounced as dead, or failed softly in several campaigns, a record stays that is over from now on: if it
+    takes mail again after months, that speaks for a recycled trap, and failures of before count no more.
+
     \b
-    Example:
+    Examples:
       mailcordon suppress remove ann@example.com
+      mailcordon suppress remove ann@example.com --forget
     """
     _checked_scope(scope)
     secret = _keys(settings)
     keys = [f"{_hash(secret, address)}|{scope}" for address in addresses]
-    with_kafka(settings, lambda bootstrap: publish(bootstrap, ((SUPPRESSIONS, key, None) for key in keys)))
+
+    async def work(bootstrap: str) -> None:
+        held = {} if forget else await _held(bootstrap, only=frozenset(key.encode() for key in keys))
+        now = now_ms()
+        await publish(bootstrap, ((SUPPRESSIONS, key, lifted(held.get(key.encode()), now)) for key in keys))
+
+    with_kafka(settings, work)
     say(f"{len(keys)} lifted in {scope}")
+
+
+def lifted(one: Suppression | None, now: int) -> Suppression | None:
+    """What takes the place of a suppression that is lifted; None: nothing need be remembered."""
+    if one is None or not (is_dead(one.reason) or category_of(one.reason).after_campaigns):
+        return None
+    over = now if one.until is None else min(one.until, now)
+    return msgspec.structs.replace(one, until=max(over, one.since))
 
 
 @suppress.command(name="import")
@@ -130,22 +153,15 @@ def import_(settings: Settings, file: Path, scope: str, until: str | None, reaso
 def export(settings: Settings, output: Path | None) -> None:
     """Write all suppressions as CSV: address_hash, scope, reason, since, until (milliseconds).
 
+    Those that are over are among them: they are what recycled traps are known by.  Strikes, single soft failures that
+    suppress nobody, are not.
+
     \b
     Example:
       mailcordon suppress export --output suppressed.csv
     """
 
-    async def work(bootstrap: str) -> dict[bytes, Suppression]:
-        held: dict[bytes, Suppression] = {}
-        async for record in read_to_end(bootstrap, SUPPRESSIONS):
-            found = decode(Suppression, record.value) if record.value is not None else None
-            if found is None:
-                held.pop(record.key, None)
-            elif not isinstance(found, Malformed):
-                held[record.key] = found
-        return held
-
-    held = with_kafka(settings, work)
+    held = with_kafka(settings, _held)
     target = output.open("w", newline="", encoding="utf-8") if output else contextlib.nullcontext(sys.stdout)
     with target as out:
         writer = csv.writer(out)
@@ -155,6 +171,20 @@ def export(settings: Settings, output: Path | None) -> None:
                 [one.address_hash, one.scope, one.reason, one.since, "" if one.until is None else one.until]
             )
     say(f"{len(held):,} suppressions written")
+
+
+async def _held(bootstrap: str, only: Collection[bytes] = ()) -> dict[bytes, Suppression]:
+    """All suppressions by key, or those of some keys; without strikes."""
+    held: dict[bytes, Suppression] = {}
+    async for record in read_to_end(bootstrap, SUPPRESSIONS):
+        if only and record.key not in only:
+            continue
+        found = decode(Suppression, record.value) if record.value is not None else None
+        if found is None:
+            held.pop(record.key, None)
+        elif not isinstance(found, Malformed) and not is_strike(found.scope):
+            held[record.key] = found
+    return held
 
 
 def _publish(settings: Settings, entries: list[Suppression]) -> None:

@@ -25,12 +25,13 @@ _STRANGERS = "return_path"
 
 @dataclass(frozen=True, slots=True)
 class TrapFact:
-    """What is known of one trap of ours: its kind, how sure that is, where it was planted."""
+    """What is known of one trap of ours: its kind, how sure that is, where it was planted, since when it is one."""
 
     kind: TrapKind = "pristine"
     strength: float = 1.0
     where: str = ""
     what: What = "address"
+    since: int = 0
 
     @property
     def trap(self) -> Trap:
@@ -40,7 +41,9 @@ class TrapFact:
 
 def fact_of(record: RegisteredTrap) -> TrapFact:
     """What a record of the registry says."""
-    return TrapFact(kind=record.kind, strength=record.strength, where=record.planted, what=record.what)
+    return TrapFact(
+        kind=record.kind, strength=record.strength, where=record.planted, what=record.what, since=record.since
+    )
 
 
 def domain_hash(keys: Keys, domain: str) -> str:

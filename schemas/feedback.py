@@ -74,7 +74,8 @@ class FeedbackFrame(Record, frozen=True, kw_only=True, tag_field="v", tag=1):
 class Suppression(Record, frozen=True, kw_only=True, tag_field="v", tag=1):
     """An address that gets no mail within a scope.  Topic ``mail.suppressions``; a tombstone lifts it.
 
-    ``scope`` is ``platform``, ``tenant:ID`` or ``campaign:ID``.
+    ``scope`` is ``platform``, ``tenant:ID`` or ``campaign:ID``; ``strike:CATEGORY:CAMPAIGN`` suppresses nobody: it is a
+    soft failure that counts together with those of other campaigns.
     """
 
     address_hash: AddressHash

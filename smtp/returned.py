@@ -29,9 +29,10 @@ from policy.tokens import (
 )
 from schemas.dead_letters import DeadLetter
 from schemas.feedback import Feedback, FeedbackKind, Trap
+from smtp.clues import clues_in
 from smtp.findings import AutoReply, Bounce, Clues, Finding, Report, Unclear, clean, redacted
 from smtp.known import Known
-from smtp.mime import TooComplexError, split
+from smtp.mime import Fields, TooComplexError, split
 
 SOURCE = "return_path"
 DEAD_LETTER_SOURCE = "smtp:return-path"  # no legal name of a topic: these are mails, not records
@@ -91,25 +92,70 @@ class Context:
 
 
 def trap_hit(returned: Returned, context: Context) -> Meaning:
-    """Mail in one of our traps.  With a return path that we signed, the campaign is certain; else it is suspected."""
+    """Mail in one of our traps.
+
+    With a return path, an unsubscribe link or a Message-ID that we made, the campaign is certain, and the mail must
+    have been sent to this trap: whoever got a message of ours might know one.  Else the campaign is suspected.
+    """
     fact = context.known.trap(returned.rcpt)
     trap = fact.trap if fact is not None else Trap(kind="pristine")
     ticket = _path_in(returned.mail_from, returned, context)
-    message_id = _header(returned.raw, "message-id")
+    fields = _fields(returned.raw)
+    clues = clues_in(fields)
     if isinstance(ticket, Ticket):
-        campaign = context.known.by_ref(ticket.campaign_ref, returned.at)
-        if campaign is None:
-            return dead_letter(returned, "unknown_campaign", "a trap was hit by a campaign that is not registered")
-        if not ticket.is_for(address_hash(context.keys, returned.rcpt)):
-            explain = "mail in a trap with the return path of a message that was sent to another address"
-            return dead_letter(returned, "not_sent_to_this_trap", explain)
-        origin = _Origin(campaign=campaign, message_id=_message_id(ticket, message_id), sent_at=ticket.sent_at)
-        return _hit(origin, trap, returned, context)
+        return _proved(ticket, _message_id(ticket, clues.message_id), trap, returned, context)
+    if ticket.reason in {"not_ours", "malformed"}:  # else somebody tried: no other proof makes that good
+        links = (read_unsubscribe_token(context.keys, link) for link in clues.links)
+        leave = next((one for one in links if isinstance(one, Leave)), None)
+        if leave is not None and 0 <= returned.at + _SKEW_MS - leave.sent_at <= _MAX_AGE_MS + _SKEW_MS:
+            return _proved(leave, leave.message_id or name_of(leave.message_ref), trap, returned, context)
+        marked = read_message_id(context.keys, clues.message_id or "")
+        if leave is None and isinstance(marked, Named):
+            return _marked(marked, clues, trap, returned, context)
+    return _suspected(ticket, fields, trap, returned, context)
+
+
+def _proved(
+    proof: Ticket | Leave, message_id: str, trap: Trap, returned: Returned, context: Context
+) -> Feedback | DeadLetter:
+    """A hit by a message that tells its campaign and, by a hash, its recipient."""
+    campaign = context.known.by_ref(proof.campaign_ref, returned.at)
+    if campaign is None:
+        return dead_letter(returned, "unknown_campaign", "a trap was hit by a campaign that is not registered")
+    hashed = address_hash(context.keys, returned.rcpt)
+    if not (proof.is_for(hashed) if isinstance(proof, Ticket) else proof.address_hash == hashed):
+        what = "return path" if isinstance(proof, Ticket) else "unsubscribe link"
+        explain = f"mail in a trap with the {what} of a message that was sent to another address"
+        return dead_letter(returned, "not_sent_to_this_trap", explain)
+    origin = _Origin(campaign=campaign, message_id=message_id, sent_at=proof.sent_at)
+    return _hit(origin, trap, returned, context)
+
+
+def _marked(named: Named, clues: Clues, trap: Trap, returned: Returned, context: Context) -> Feedback | DeadLetter:
+    """A hit by a message with our Message-ID, which tells neither recipient nor time: its To and Date must do."""
+    campaign = context.known.by_name(named.campaign_name, returned.at)
+    if campaign is None:
+        return dead_letter(returned, "unknown_campaign", "the campaign of this Message-ID is not registered")
+    hashed = address_hash(context.keys, returned.rcpt)
+    if hashed not in {address_hash(context.keys, one) for one in clues.addressees}:
+        explain = "mail in a trap with the Message-ID of a message that was sent to another address"
+        return dead_letter(returned, "not_sent_to_this_trap", explain)
+    sent_at = clues.dated
+    if sent_at is not None and returned.at - sent_at > _MAX_AGE_MS:
+        return dead_letter(returned, "message_id_expired", "the message was sent more than 30 days ago")
+    if sent_at is not None and sent_at - returned.at > _SKEW_MS:
+        sent_at = None
+    return _hit(_Origin(campaign=campaign, message_id=named.message_id, sent_at=sent_at), trap, returned, context)
+
+
+def _suspected(forged: Forged, fields: Fields, trap: Trap, returned: Returned, context: Context) -> Meaning:
+    """Mail in a trap that anybody could have written, and that names a campaign of ours."""
+    message_id = fields.get("message-id")
     named = _OUR_MESSAGE_ID.fullmatch((message_id or "").strip())
-    name = named[2] if named else _header(returned.raw, "x-mailcordon-campaign") or ""
+    name = named[2] if named else fields.get("x-mailcordon-campaign") or ""
     campaign = context.known.by_name(name.strip(), returned.at)
     if campaign is None:
-        explain = f"mail in a trap, and nothing in it names a campaign of ours: {ticket.explain}"
+        explain = f"mail in a trap, and nothing in it names a campaign of ours: {forged.explain}"
         return dead_letter(returned, "unidentified_trap_hit", explain)
     origin = _Origin(campaign=campaign, message_id=named[1] if named else None)
     suspected = Trap(kind="suspected", strength=SUSPECTED_STRENGTH, where=trap.where)
@@ -375,11 +421,11 @@ def _message_id(ticket: Ticket, *message_ids: str | None) -> str:
     return name_of(ticket.message_ref)
 
 
-def _header(raw: bytes, name: str) -> str | None:
+def _fields(raw: bytes) -> Fields:
     try:
-        return split(raw[:131_072])[0].get(name)
+        return split(raw[:131_072])[0]
     except TooComplexError:
-        return None
+        return Fields()
 
 
 def _domain(address: str) -> str:

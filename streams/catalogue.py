@@ -14,6 +14,7 @@ import structlog
 from aiokafka import ConsumerRecord
 
 from policy.naming import campaign_scope
+from policy.strikes import is_strike
 from policy.templates import BadContent, Template, compile_content
 from policy.trap_signals import BAD_DOMAIN, is_dead, why_recycled
 from policy.traps import TrapFact
@@ -24,6 +25,7 @@ from schemas.reputation import Brake, Control, RatesSnapshot
 from schemas.sending import Campaign, Content
 from schemas.topics import BRAKES, BY_NAME, CAMPAIGNS, CONTENTS, CONTROL, RATES, SUPPRESSIONS, TRAPS
 from streams.following import Follower
+from streams.strikes import Strikes
 from streams.suppressed import Suppressed
 from streams.traps import Traps
 
@@ -76,6 +78,7 @@ class Catalogue:
         self.rates: dict[str, RatesSnapshot] = {}  # by scope
         self.brakes: dict[str, Brake] = {}
         self.suppressions = Suppressed()
+        self.strikes = Strikes()  # of all campaigns, so senders keep none
         self.malformed = 0
 
     async def start(self, *, within_s: float | None = None) -> None:
@@ -117,17 +120,16 @@ class Catalogue:
         """What is known of the trap whose address, or ``@`` and domain, has this keyed hash."""
         return self.traps.get(hashed)
 
-    def recycled(self, hashed: str) -> str | None:
-        """Why an address, or ``@`` and a domain, may be a recycled trap today; continues ``the address …``.
+    def recycled(self, hashed: str, at: int) -> str | None:
+        """Why an address, or ``@`` and a domain, may have been a recycled trap at a time (ms); ``the address …``.
 
-        What is suppressed still is not asked about: it gets no mail anyway.
+        What was suppressed still is not asked about: it gets no mail anyway.
         """
         if not self.suppressions.may_know(hashed):
             return None
-        now = time.time_ns() // 1_000_000
         for reason, since, until in self.suppressions.past(hashed, (PLATFORM,)):
-            if until is not None and until <= now and is_dead(reason):
-                return why_recycled(since, now, is_domain=reason == BAD_DOMAIN)
+            if until is not None and until <= at and is_dead(reason):
+                return why_recycled(since, at, is_domain=reason == BAD_DOMAIN)
         return None
 
     def _take(self, record: ConsumerRecord) -> None:
@@ -202,6 +204,8 @@ class Catalogue:
         address_hash, _, scope = key.partition("|")
         if self._only is not None and scope.startswith("campaign:") and scope != campaign_scope(self._only):
             return False
+        if is_strike(scope):
+            return self._strike(address_hash, scope, raw)
         if raw is None:
             self.suppressions.lift(address_hash, scope)
             return True
@@ -211,6 +215,17 @@ class Catalogue:
             case one:
                 self.suppressions.add(one.address_hash, one.scope, reason=one.reason, since=one.since, until=one.until)
                 return True
+
+    def _strike(self, address_hash: str, scope: str, raw: bytes | None) -> bool | Malformed:
+        if self._only is not None:
+            return False
+        if raw is None:
+            return self.strikes.apply(address_hash, scope, None, None)
+        match decode(Suppression, raw):
+            case Malformed() as malformed:
+                return malformed
+            case one:
+                return self.strikes.apply(address_hash, scope, one.since, one.until)
 
     def _control(self, key: str, raw: bytes | None) -> bool | Malformed:
         """The newest epoch wins; of the same epoch the newest record, since pace and sentence may change within."""

@@ -38,6 +38,11 @@ class Outlet:
         )
         self._metrics.published(topic)
 
+    async def remove(self, topic: str, key: str) -> None:
+        """Send a tombstone."""
+        await self._app.producer.send(topic, key.encode(), None, None, None, None)
+        self._metrics.published(topic)
+
     async def settled(self) -> None:
         """Wait until everything that was sent so far, and written to tables, is on the broker."""
         producer = self._app.producer

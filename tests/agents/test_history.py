@@ -167,6 +167,14 @@ def test_our_own_traps_tell_of_themselves(trap: str) -> None:
     assert bench.look_at(accepted()) == Found()
 
 
+def test_what_became_a_trap_of_ours_later_did_not_tell_of_this_mail() -> None:
+    bench = Bench()
+    bench.bounced(ANN, NOW - 200 * DAY, until=NOW - DAY)
+    bench.traps[ANN] = TrapFact(since=NOW + 1)
+
+    assert [one.class_ for one in bench.look_at(accepted()).signals] == ["recycled_signature"]
+
+
 def test_a_look_alike_at_a_server_that_is_not_the_providers() -> None:
     bench = Bench()
 

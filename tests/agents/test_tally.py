@@ -32,7 +32,7 @@ KEYS = Keys(address=b"a" * 32, return_path=b"r" * 32)
 class Bench:
     """A tally, and the numbers of the records that it gets."""
 
-    def __init__(self, panes: Panes | None = None) -> None:
+    def __init__(self, panes: Panes | None = None, *, dead_days: int = 0) -> None:
         self.out = Outbox()
         self.panes = panes or Panes()
         self.known = Knowledge()
@@ -46,6 +46,7 @@ class Bench:
             outlet=self.out,
             metrics=Metrics(),
             partitions=PARTITIONS,
+            dead_days=dead_days,
         )
 
     async def results(self, frame: DeliveryFrame, offset: int, partition: int = HOME) -> None:
@@ -208,11 +209,27 @@ async def test_dead_addresses_and_complainers_are_suppressed_again_for_repeats()
         await bench.results(frame(dead, full), offset=0)
     await bench.feedback(signal(3, "complaint", now, address_hash=HASH), offset=0)
 
+    strike = (f"{'cd' * 32}|strike:mailbox_full:spring", "mailbox_full")
     assert [(one.key, one.record.reason) for one in bench.out.sent if one.topic == SUPPRESSIONS] == [
         (f"{HASH}|platform", "invalid_recipient"),
+        strike,
         (f"{HASH}|platform", "invalid_recipient"),
+        strike,
         (f"{HASH}|tenant:shop", "complaint"),
     ]
+
+
+@pytest.mark.parametrize(("days", "until"), [(0, None), (365, 365 * DAY)])
+async def test_who_is_dead_gets_no_mail_for_as_long_as_the_setting_says(days: int, until: int | None) -> None:
+    bench, now = Bench(dead_days=days), now_ms()
+    dead = result(1, now, "bounced", class_="bad_domain", address_hash=HASH, domain="old.example")
+
+    await bench.results(frame(dead), offset=0)
+    await bench.feedback(signal(2, "hard_bounce", now, source="return_path", address_hash=HASH), offset=0)
+    await bench.feedback(signal(3, "complaint", now, address_hash=HASH), offset=1)
+
+    ends = [None if one.until is None else one.until - now for one in bench.out.to(SUPPRESSIONS)]
+    assert ends == [until, 7 * DAY, until, None]
 
 
 @pytest.mark.parametrize(
@@ -232,6 +249,11 @@ async def test_dead_addresses_and_complainers_are_suppressed_again_for_repeats()
             {"kind": "trap_hit", "source": "worker", "trap": Trap(kind="recycled", strength=0.8)},
             None,
             id="a recycled signature",
+        ),
+        pytest.param(
+            {"kind": "soft_bounce", "source": "return_path", "class_": "expired"},
+            "strike:expired:spring",
+            id="one failure of several",
         ),
         pytest.param(
             {"kind": "trap_hit", "source": "import", "trap": Trap(kind="suspected", strength=0.9)},

@@ -170,7 +170,7 @@ async def test_an_address_that_was_dead_for_half_a_year_and_takes_mail_is_a_sign
     await plant.publish((SUPPRESSIONS, f"{hashed}|platform", dead))
     probe = Catalogue(plant.bootstrap, (SUPPRESSIONS,), client_id="probe")
     await probe.start()
-    assert (probe.recycled(hashed) or "").startswith("bounced as dead 200 days ago")
+    assert (probe.recycled(hashed, now_ms()) or "").startswith("bounced as dead 200 days ago")
     await probe.stop()
 
     result = DeliveryResult(message_id="m-1", outcome="accepted", at=now - 1_000, address_hash=hashed, ip="192.0.2.1")

@@ -5,6 +5,7 @@ import msgspec
 import pytest
 
 from agents import validate as module
+from agents.ports import now_ms
 from agents.route import Route
 from agents.validate import MAX_HEADERS_BYTES, Validate
 from policy.naming import held_key, outbound_topic
@@ -23,7 +24,7 @@ OUTBOUND = outbound_topic("spring")
 
 
 class Bench:
-    def __init__(self, *, known: Knowledge | None = None, topics: Topics | None = None) -> None:
+    def __init__(self, *, known: Knowledge | None = None, topics: Topics | None = None, **more: Any) -> None:
         self.out = Outbox()
         self.known = known or Knowledge()
         if known is None:
@@ -35,6 +36,7 @@ class Bench:
             route=Route(self.out, topics or Topics()),
             keys=KEYS,
             metrics=Metrics(),
+            **more,
         )
 
     async def handle(self, value: Any, **fields: Any) -> None:
@@ -306,6 +308,22 @@ async def test_a_known_trap_gets_no_mail() -> None:
 
     assert bench.admitted == ["m-1"]
     assert [(one.message_id, one.reason) for one in bench.refused] == [("m-2", "known_trap")]
+
+
+async def test_a_request_that_comes_again_is_judged_as_of_its_own_time() -> None:
+    """A trap that was registered after the request was made does not change what the first run said."""
+    now = now_ms()
+    asked_at = now - 3_600_000
+    asked_of: list[int] = []
+    bench = Bench(recycled=lambda hashed, at: asked_of.append(at))
+    bench.known.traps[address_hash(KEYS, "ann1@example.org")] = TrapFact(since=asked_at)
+    bench.known.traps[address_hash(KEYS, "ann2@example.org")] = TrapFact(since=asked_at + 1)
+
+    await bench.handle(request(ann(1), ann(2)), timestamp=asked_at / 1000)
+
+    assert bench.admitted == ["m-2"]
+    assert bench.known.asked_as_of == asked_at
+    assert set(asked_of) == {asked_at}
 
 
 async def test_a_retired_campaign_holds_nothing() -> None:

@@ -4,15 +4,19 @@ import asyncio
 import csv
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
+from agents.ports import now_ms
 from cli.kafka import EmbeddedKafka
 from cli.main import main
 from cli.secrets import load_or_make
+from cli.suppressions import lifted
 from policy.settings import Settings
 from policy.tokens import address_hash
 from policy.traps import domain_hash
+from schemas.feedback import Suppression
 from streams.topics import create
 
 pytestmark = pytest.mark.kafka
@@ -71,6 +75,47 @@ def test_an_address_and_a_domain_are_suppressed_until_a_day_and_lifted(shell: Sh
     assert shell.exported() == {}
 
 
+@pytest.mark.parametrize(
+    ("reason", "until", "now", "over_at"),
+    [
+        ("invalid_recipient", None, 100, 100),
+        ("bad_domain", 50, 100, 50),
+        ("mailbox_full", 200, 100, 100),
+        ("hard_bounce", None, 5, 10),
+        ("complaint", None, 100, None),
+        ("manual", None, 100, None),
+    ],
+)
+def test_who_was_dead_is_remembered_when_the_suppression_is_lifted(
+    reason: str, until: int | None, now: int, over_at: int | None
+) -> None:
+    one = Suppression(address_hash="ab" * 32, scope="platform", reason=reason, since=10, until=until)
+    left = lifted(one, now)
+
+    assert left == (None if over_at is None else msgspec.structs.replace(one, until=over_at))
+    assert lifted(None, now) is None
+
+
+def test_a_dead_address_is_lifted_with_its_past_or_forgotten_and_strikes_are_not_exported(shell: Shell) -> None:
+    text = (
+        "address,scope,reason,since,until\n"
+        f"ann@shop.example,{shell.scope},invalid_recipient,1764000000000,\n"
+        f"bob@shop.example,{shell.scope},complaint,1764000000001,\n"
+    )
+    assert shell("import", shell.file(text)).exit_code == 0
+    assert shell("remove", "ann@shop.example", "bob@shop.example", "--scope", shell.scope).exit_code == 0
+    ann = address_hash(shell.keys, "ann@shop.example")
+    [(hashed, (_, reason, since, until))] = shell.exported().items()
+    assert (hashed, reason, since) == (ann, "invalid_recipient", "1764000000000")
+    assert 1_764_000_000_000 < int(until) <= now_ms()
+
+    assert shell("remove", ann, "--scope", shell.scope, "--forget").exit_code == 0
+    assert shell.exported() == {}
+
+    strike = shell.file(f"address,scope\nann@shop.example,strike:mailbox_full:{shell.scope}\n")
+    assert shell("import", strike).exit_code == 1
+
+
 def test_what_was_exported_comes_back_as_it_was(shell: Shell) -> None:
     text = (
         "address,scope,reason,since,until\n"
@@ -88,7 +133,7 @@ def test_what_was_exported_comes_back_as_it_was(shell: Shell) -> None:
 
     exported = shell.export("again.csv")
     for hashed in before:
-        shell("remove", hashed, "--scope", shell.scope)
+        shell("remove", hashed, "--scope", shell.scope, "--forget")
     assert shell.exported() == {}
     assert shell("import", str(exported)).exit_code == 0
 

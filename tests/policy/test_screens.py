@@ -31,7 +31,7 @@ def objections(
 ) -> list[Objection]:
     checked = check(address)
     assert isinstance(checked, CheckedAddress)
-    screens = Screens(KEYS, trap=(traps or {}).get, recycled=(recycled or {}).get)
+    screens = Screens(KEYS, trap=(traps or {}).get, recycled=lambda hashed, _: (recycled or {}).get(hashed))
     recipient = Recipient(address=address, **fields)  # type: ignore[arg-type]
     return screens.of(policy).objections(recipient, checked, address_hash(KEYS, address), NOW)
 
@@ -92,6 +92,12 @@ def test_a_trap_of_ours_is_known_by_address_and_by_domain(hashed: str) -> None:
     (objection,) = objections("Trap@Example.com", traps={hashed: fact})
     assert (objection.screen, objection.does) == ("known_trap", "refuse")
     assert "page-7" not in objection.explain
+
+
+@pytest.mark.parametrize(("since", "found"), [(NOW, ["known_trap"]), (NOW + 1, [])])
+def test_a_trap_is_one_from_its_registration_on(since: int, found: list[str]) -> None:
+    hashed = address_hash(KEYS, "trap@example.com")
+    assert [name for name, _ in screened("trap@example.com", traps={hashed: TrapFact(since=since)})] == found
 
 
 def test_a_trap_domain_does_not_stand_for_an_address_of_the_same_name_elsewhere() -> None:

@@ -64,5 +64,5 @@ def test_a_domain_has_one_hash_however_it_is_written() -> None:
 def test_a_fact_says_what_feedback_says_of_it() -> None:
     record = RegisteredTrap(hash="ab" * 32, kind="recycled", planted="the old shop", what="domain", since=1, note="n")
 
-    assert fact_of(record) == TrapFact(kind="recycled", where="the old shop", what="domain")
+    assert fact_of(record) == TrapFact(kind="recycled", where="the old shop", what="domain", since=1)
     assert fact_of(record).trap == Trap(kind="recycled", where="the old shop")

@@ -2,14 +2,15 @@
 
 import base64
 from collections.abc import Sequence
+from email.utils import formatdate
 
 import pytest
 
 from policy.naming import campaign_name
-from policy.tokens import address_hash, message_id_header, message_token, unsubscribe_token
+from policy.tokens import Keys, address_hash, message_id_header, message_token, unsubscribe_token
 from schemas.codec import decode, encode
 from schemas.dead_letters import DeadLetter
-from schemas.feedback import Feedback
+from schemas.feedback import Feedback, Trap
 from smtp.findings import Clues, Report
 from smtp.returned import MAX_RAW_BYTES, Meaning, Noted, meanings, trap_hit
 from smtp.understand import understand
@@ -251,6 +252,77 @@ def test_the_return_path_of_another_message_proves_nothing_in_a_trap() -> None:
 
     assert isinstance(letter, DeadLetter)
     assert letter.reason == "not_sent_to_this_trap"
+
+
+def _trapped(*fields: str, mail_from: str = "x@y.example") -> Meaning:
+    raw = "\n".join((*fields, "Subject: x", "", "buy", "")).encode()
+    return trap_hit(returned(raw, rcpt=TRAP, mail_from=mail_from), context())
+
+
+def _link(*, to: str = TRAP, sent_at: int = SENT_AT, keys: Keys = KEYS) -> str:
+    hashed = address_hash(keys, to)
+    token = unsubscribe_token(keys, campaign="spring-sale", message_id="m-9", address_hash=hashed, sent_at=sent_at)
+    return f"List-Unsubscribe: <https://u.shop.example/u/{token}>"
+
+
+def _name(*, name: str = "spring-sale", keys: Keys = KEYS) -> str:
+    return f"Message-ID: {message_id_header(keys, campaign=name, message_id='m-9', domain='shop.example')}"
+
+
+DATE = f"Date: {formatdate(SENT_AT / 1000)}"
+OLD_DATE = f"Date: {formatdate((NOW - 31 * DAY_MS) / 1000)}"
+OURS = {
+    "unsubscribe link": ([_link()], SENT_AT),
+    "unsubscribe link, and a path that somebody rewrote": ([_link(), _name(), "To: x@y.example"], SENT_AT),
+    "Message-ID": ([_name(), f"To: <{TRAP}>", DATE], SENT_AT),
+    "Message-ID without a date": ([_name(), f"To: Rosa <{TRAP.upper()}>"], None),
+}
+
+
+@pytest.mark.parametrize(("fields", "sent_at"), OURS.values(), ids=OURS)
+def test_what_only_we_can_have_written_proves_a_trap_hit_without_the_return_path(
+    fields: list[str], sent_at: int | None
+) -> None:
+    event = _trapped(*fields)
+
+    assert isinstance(event, Feedback)
+    assert event.trap == Trap(kind="pristine")
+    assert (event.campaign, event.message_id, event.sent_at) == ("spring-sale", "m-9", sent_at)
+    assert event.address_hash == address_hash(KEYS, TRAP)
+
+
+NOT_PROVED = {
+    "link of another recipient": ([_link(to="villain@evil.example"), _name(), f"To: {TRAP}"], "not_sent_to_this_trap"),
+    "Message-ID, forwarded": ([_name(), "To: ann@shop.example"], "not_sent_to_this_trap"),
+    "Message-ID, no To": ([_name()], "not_sent_to_this_trap"),
+    "Message-ID, long ago": ([_name(), f"To: {TRAP}", OLD_DATE], "message_id_expired"),
+    "Message-ID of nobody": ([_name(name="retired"), f"To: {TRAP}"], "unknown_campaign"),
+    "link of another key": ([_link(keys=OTHER_KEYS)], "unidentified_trap_hit"),
+    "link, long ago": ([_link(sent_at=NOW - 31 * DAY_MS)], "unidentified_trap_hit"),
+}
+
+
+@pytest.mark.parametrize(("fields", "reason"), NOT_PROVED.values(), ids=NOT_PROVED)
+def test_what_was_not_sent_to_the_trap_by_us_is_no_hit(fields: list[str], reason: str) -> None:
+    letter = _trapped(*fields)
+
+    assert isinstance(letter, DeadLetter)
+    assert letter.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("fields", "mail_from"),
+    [
+        pytest.param([_name(keys=OTHER_KEYS), f"To: {TRAP}"], "x@y.example", id="a mark of another key"),
+        pytest.param([_name(), f"To: {TRAP}"], signed(keys=OTHER_KEYS), id="somebody tried with the return path"),
+    ],
+)
+def test_what_was_forged_is_a_suspicion_at_most(fields: list[str], mail_from: str) -> None:
+    event = _trapped(*fields, mail_from=mail_from)
+
+    assert isinstance(event, Feedback)
+    assert event.trap is not None
+    assert (event.trap.kind, event.campaign) == ("suspected", "spring-sale")
 
 
 def test_a_report_suppresses_nobody_but_the_one_who_got_the_message() -> None:

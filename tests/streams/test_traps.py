@@ -16,8 +16,8 @@ def test_the_newest_record_of_a_hash_counts_and_a_tombstone_removes_it() -> None
     assert traps.apply(ANN, record()) is False
     assert traps.apply(ANN, record(planted="header")) is True
 
-    assert traps.get(ANN) == TrapFact(where="header")
-    assert (traps.get(BOB), len(traps), dict(traps)) == (None, 1, {ANN: TrapFact(where="header")})
+    assert traps.get(ANN) == TrapFact(where="header", since=1)
+    assert (traps.get(BOB), len(traps), dict(traps)) == (None, 1, {ANN: TrapFact(where="header", since=1)})
 
     assert traps.apply(ANN, None) is True
     assert traps.apply(ANN, None) is False
@@ -30,4 +30,4 @@ def test_what_cannot_be_read_changes_nothing() -> None:
 
     assert isinstance(traps.apply(ANN, b"nonsense"), Malformed)
     assert isinstance(traps.apply(ANN, record(BOB)), Malformed)  # a tombstone could never take it out again
-    assert traps.get(ANN) == TrapFact(where="footer")
+    assert traps.get(ANN) == TrapFact(where="footer", since=1)
