@@ -17,7 +17,6 @@ import msgspec
 
 from policy.ladder import CALM, Around, Standing, start, step
 from policy.transitions import RUNGS
-from policy.verdicts import verdicts
 from schemas.reputation import Command, Counts, Decision, RatesSnapshot
 from schemas.sending import Campaign
 
@@ -37,14 +36,21 @@ def judge(
 ) -> tuple[Standing, list[Decision]]:
     """Take notice of rates or a command; the decisions come in the order of their epochs."""
     decisions: list[Decision] = []
+    left_out: dict[str, Counts] = {}
     is_ours = command is None or command.command == "review"
     if is_ours and (standing.providers or (rates is not None and rates.providers)):
         standing, found = _providers(standing, scope, campaign, now, rates, around)
         decisions += found
-        if rates is not None:
-            rates = _without(standing, campaign, rates)
+        left_out = {} if rates is None else _left_out(standing, rates)
     standing, decision = step(
-        standing, scope=scope, campaign=campaign, now=now, rates=rates, command=command, around=around
+        standing,
+        scope=scope,
+        campaign=campaign,
+        now=now,
+        rates=rates,
+        command=command,
+        around=around,
+        left_out=left_out,
     )
     if decision is not None:
         decisions.append(decision)
@@ -74,7 +80,7 @@ def _providers(
             standing = msgspec.structs.replace(standing, epoch=standing.epoch + 1)
             after = msgspec.structs.replace(after, epoch=standing.epoch)
             decisions.append(msgspec.structs.replace(decision, epoch=standing.epoch))
-        if after.judged == "healthy":
+        if after.judged == "healthy" and after.baseline_at is None:
             held.pop(name, None)
         else:
             held[name] = after
@@ -87,27 +93,21 @@ def _blocks(counts: Counts) -> Counts:
     return Counts(block=counts.block, attempts=counts.attempts)
 
 
-def _without(standing: Standing, campaign: Campaign, rates: RatesSnapshot) -> RatesSnapshot:
-    """The rates of a campaign without the answers of those providers that are judged by themselves."""
+def _left_out(standing: Standing, rates: RatesSnapshot) -> dict[str, Counts]:
+    """The answers of those providers that are judged by themselves, by window."""
     narrowed = [
         rates.providers[name]
         for name, one in standing.providers.items()
         if name in rates.providers and RUNGS[one.judged] >= RUNGS["throttled"]
     ]
-    if not narrowed:
-        return rates
-    windows = {
-        name: _less(counts, [one[name] for one in narrowed if name in one]) for name, counts in rates.windows.items()
+    return {
+        window: Counts(
+            block=sum(one[window].block for one in narrowed if window in one),
+            attempts=sum(one[window].attempts for one in narrowed if window in one),
+        )
+        for window in rates.windows
+        if narrowed
     }
-    return msgspec.structs.replace(rates, windows=windows, verdicts=verdicts(windows, campaign.limits))
-
-
-def _less(counts: Counts, others: list[Counts]) -> Counts:
-    return msgspec.structs.replace(
-        counts,
-        block=max(0, counts.block - sum(one.block for one in others)),
-        attempts=max(0, counts.attempts - sum(one.attempts for one in others)),
-    )
 
 
 def _trial(

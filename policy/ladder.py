@@ -8,6 +8,7 @@ out once, and a release only if it was given after what it releases from.  In dr
 (see :mod:`policy.standing`); an operator's word counts.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -27,7 +28,7 @@ from policy.standing import (
 from policy.transitions import RUNGS, SENDS, TRANSITIONS
 from policy.verdicts import METRICS, verdicts
 from policy.warming import ENGAGED_MS, STAGES, is_over, paced
-from schemas.reputation import Command, Control, Decision, Narrowed, RatesSnapshot
+from schemas.reputation import Command, Control, Counts, Decision, Narrowed, RatesSnapshot
 from schemas.sending import Campaign, Pace
 
 __all__ = ["CALM", "Around", "Standing", "control", "refusal", "start", "step", "throttled"]
@@ -47,6 +48,7 @@ class Around:
 
 
 CALM = Around()
+_NOTHING: Mapping[str, Counts] = {}
 
 
 def start(now: int) -> Standing:
@@ -63,11 +65,12 @@ def step(
     rates: RatesSnapshot | None = None,
     command: Command | None = None,
     around: Around = CALM,
+    left_out: Mapping[str, Counts] = _NOTHING,
 ) -> tuple[Standing, Decision | None]:
     """Take notice of rates or a command (``review``: of the time), and decide whether the state changes.
 
     With an operator's command the rates are only remembered.  A command that makes no decision has a reason for it:
-    :func:`refusal`.
+    :func:`refusal`.  ``left_out`` are answers, by window, that a smaller scope is judged by.
     """
     if standing.shadow is not None and not _is_shadowed(standing, campaign, around):
         standing = msgspec.structs.replace(standing, shadow=None)
@@ -80,7 +83,7 @@ def step(
     if standing.override_until is not None and now >= standing.override_until:
         return _override_over(standing, scope, campaign, now)
     if rates is not None:
-        standing, found = _judge(standing, campaign, now, rates, around)
+        standing, found = _judge(standing, campaign, now, rates, around, left_out)
         if found is not None:
             return _move(standing, scope, campaign, now, rates.at, found, around)
     found = in_time(standing, campaign, now)
@@ -138,7 +141,12 @@ def throttled(pace: Pace) -> Pace:
 
 
 def _judge(
-    standing: Standing, campaign: Campaign, now: int, rates: RatesSnapshot, around: Around
+    standing: Standing,
+    campaign: Campaign,
+    now: int,
+    rates: RatesSnapshot,
+    around: Around,
+    left_out: Mapping[str, Counts],
 ) -> tuple[Standing, Found | None]:
     """Take notice of rates: the signal that leads furthest up from here, if any, and else since when all is well.
 
@@ -149,8 +157,10 @@ def _judge(
     if not is_healthy or (standing.baseline_at is not None and not standing.baseline):
         standing = with_rates(standing, rates)
     windows = against(standing, rates.windows, rates.at)
+    if left_out:
+        windows = {name: _less(counts, left_out.get(name)) for name, counts in windows.items()}
     answers = rates.verdicts
-    if standing.baseline_at is not None or not METRICS.keys() <= answers.keys():
+    if standing.baseline_at is not None or left_out or not METRICS.keys() <= answers.keys():
         answers = verdicts(windows, campaign.limits)
     found = in_rates(standing, campaign, now, rates, windows, answers)
     if around.capped is not None and not _is_shadowed(standing, campaign, around):
@@ -170,6 +180,16 @@ def _judge(
         clean_since=(standing.clean_since or rates.at) if is_well else None,
         calm_since=None if found else (standing.calm_since or rates.at),
     ), None
+
+
+def _less(counts: Counts, left_out: Counts | None) -> Counts:
+    if left_out is None:
+        return counts
+    return msgspec.structs.replace(
+        counts,
+        block=max(0, counts.block - left_out.block),
+        attempts=max(0, counts.attempts - left_out.attempts),
+    )
 
 
 def _capped(standing: Standing, found: Found, why: str) -> Found:

@@ -154,12 +154,11 @@ def _moved(standing: Standing, campaign: Campaign, now: int, command: Command, a
     )
     match command.command:
         case "release":
-            warms = after == "throttled"
             return msgspec.structs.replace(
                 with_baseline(moved, now),
                 windows={},
-                providers={},
-                stage=0 if warms else None,
+                providers={name: _forgiven(one, now) for name, one in standing.providers.items()},
+                stage=0 if after == "throttled" else None,
                 stage_since=now,
                 stage_accepted=0,
                 calm_since=now,
@@ -180,6 +179,14 @@ def _moved(standing: Standing, campaign: Campaign, now: int, command: Command, a
             return msgspec.structs.replace(moved, operator="isolated", under=standing.judged)
         case _:
             return moved
+
+
+def _forgiven(standing: Standing, now: int) -> Standing:
+    """The standing at a provider when the campaign is released: what the provider has said so far counts no more."""
+    forgiven = msgspec.structs.replace(
+        standing, state="healthy", shadow=None, since=now, rule="", until=None, pauses=0, evidence={}, stage=None
+    )
+    return msgspec.structs.replace(with_baseline(forgiven, now), windows={})
 
 
 def under_ceiling(

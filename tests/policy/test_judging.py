@@ -88,7 +88,7 @@ def test_a_provider_comes_back_after_its_pause() -> None:
     assert control(standing, CAMPAIGN, over).providers["google"].may_send
     for minute in range(1, 4 * 125):
         standing, _ = look(standing, split(over + minute * MINUTE, google=more_than(REFUSES, 20 * minute)))
-    assert standing.providers == {}
+    assert standing.providers["google"].state == "healthy", "what it said before the pause is remembered for a week"
     assert control(standing, CAMPAIGN, over).providers == {}
 
 
@@ -101,7 +101,12 @@ def test_a_release_of_the_campaign_forgives_its_providers() -> None:
     command = asks("release", T0 + HOUR)
     standing, decisions = judge(standing, scope=SCOPE, campaign=CAMPAIGN, now=T0 + HOUR, command=command)
     assert [one.rule for one in decisions] == ["release"]
-    assert standing.providers == {}
+    assert control(standing, CAMPAIGN, T0).providers == {}
+    standing, decisions = look(standing, split(T0 + HOUR + MINUTE))
+    assert decisions == [], "what they said before counts no more"
+    worse = Counts(accepted=200, block=600, deferral=600, attempts=800)
+    _, decisions = look(standing, split(T0 + HOUR + 2 * MINUTE, whole=TOGETHER, google=worse))
+    assert [one.to for one in decisions] == ["paused"]
 
 
 @given(st.lists(st.tuples(counts_of, st.integers(1, 120)), max_size=8), st.booleans())
