@@ -1,19 +1,21 @@
 """Verdicts: is a rate above its limit?  Three answers: within, breach, or too few to tell.
 
 The test may be looked at after every message.  For each metric the case against "the true rate is at most the
-limit" is an e-value: the average of likelihood ratios between higher rates (one and a half to fifty times the
-odds of the limit) and the limit itself.  While the true rate stays at or below the limit, such an average grows
-beyond 1/ALPHA with a chance of at most ALPHA, however often one looks (Ville's inequality), so that a breach is
-called at 1/ALPHA.  A bare ratio with a minimum volume has no such promise: looked at after every message it
-crosses any line sooner or later.
+limit" is an e-value: the average of likelihood ratios between higher rates (1.4 to 32 times the odds of the limit)
+and the limit itself.  While the true rate stays at or below the limit, such an average grows beyond 1/a with a chance
+of at most a, however often one looks (Ville's inequality).  A breach is called at 1/ALPHA; at ten times that, one in
+a thousand, it is beyond doubt.  A bare ratio with a minimum volume has no such promise: looked at after every message
+it crosses any line sooner or later.
 
 Three windows are looked at together, because a campaign that was good for a day and turns bad must be seen in
-minutes: 24h with half of the error budget, 1h and 5m with a quarter of a day's budget each, shared among the 24
-and 288 windows of a day.  Exactly proven is one window start: a campaign that stays at its limit is ever called a
-breach with a chance of at most 0.51 * ALPHA (computed exactly: about 0.3 * ALPHA in the first 20,000 messages).  A
-window that slides has many starts; there the rate was measured: campaigns at their limit, looked at every minute
-for 9,600 days in all, crossed a line of 1/a on about 0.1 * a of the days (a = 0.05 and 0.01), and 1/ALPHA on none
-(``tests/policy/test_verdicts.py`` repeats both).  Signals that come late only make the case weaker for the while.
+minutes: 24h with three quarters of the error budget, 1h and 5m with an eighth of a day's budget each, shared among the
+24 and 288 windows of a day.  Exactly proven is one window start: a campaign that stays at its limit is ever called a
+breach with a chance of at most 0.76 * ALPHA.  A window that slides has many starts; there the rate was measured
+(docs/verdicts.md: about one false isolation in a thousand days exactly at the limit, none at half of it;
+``tests/policy/test_verdicts.py`` repeats both).  Signals that come late only make the case weaker for the while.
+
+The lines and the alternatives are a compromise that the simulation found (``benchmarks/verdicts.py``): soon enough at
+twice the limit, rarely enough wrong at the limit itself.
 
 The interval that is shown is Wilson's, 95 %, two-sided, of the window that decided; ``within`` means that its upper
 end lies below the limit.
@@ -27,21 +29,23 @@ from policy.counts import isolating_trap_events, trap_events
 from schemas.reputation import Answer, Counts, Verdict
 from schemas.sending import Limits
 
-ALPHA = 0.001
+ALPHA = 0.01
 BREACH = 1 / ALPHA
-GRAVE = 1 / ALPHA**2  # beyond doubt
+GRAVE = 10 / ALPHA  # beyond doubt
 WARNING = 20.0  # worth a look; a campaign at its limit gets there on one day in twenty at most
 
 DECIDING = "24h"
-WEIGHTS: Mapping[str, float] = {DECIDING: 0.5, "1h": 0.25 / 24, "5m": 0.25 / 288}
+WEIGHTS: Mapping[str, float] = {DECIDING: 0.75, "1h": 0.125 / 24, "5m": 0.125 / 288}
 _REST = 1 - sum(WEIGHTS.values())  # the part of the budget that bets on nothing: no news is 1
 _MOST = 1e300  # JSON knows no infinity
 
 _LARGEST_EXPONENT = 680.0
-_ODDS = (1.5, 2.0, 3.0, 4.5, 7.0, 10.0, 15.0, 25.0, 50.0)
-_SHARES = (0.10, 0.16, 0.20, 0.16, 0.12, 0.10, 0.07, 0.05, 0.04)
+_ODDS = (1.4, 1.9, 2.7, 4.5, 10.0, 32.0)
+_SHARES = (0.10, 0.30, 0.25, 0.13, 0.11, 0.11)
+_EXP = math.exp
 _SMALL = int(_LARGEST_EXPONENT / math.log(max(_ODDS)))  # so many events cannot lead beyond what a float holds
 _Z = 1.959963984540054  # 97.5 % of the normal distribution
+_Z2 = _Z * _Z
 
 Events = Callable[[Counts], tuple[int, int]]
 
@@ -124,14 +128,10 @@ def e_value(events: int, trials: int, limit: float) -> float:
         return 0.0
     if limit <= 0.0:
         return _MOST
-    exp = math.exp
-    if events <= _SMALL:
-        return sum([exp(events * rise - trials * fall + share) for rise, fall, share in _grid(limit)])
     exponents = [events * rise - trials * fall + share for rise, fall, share in _grid(limit)]
-    most = max(exponents)
-    if most > _LARGEST_EXPONENT:
+    if events > _SMALL and max(exponents) > _LARGEST_EXPONENT:
         return _MOST
-    return exp(most) * sum([exp(one - most) for one in exponents])
+    return sum(map(_EXP, exponents))
 
 
 @lru_cache(maxsize=1024)
@@ -148,10 +148,10 @@ def interval(events: int, trials: int) -> tuple[float, float]:
     if trials == 0:
         return 0.0, 1.0
     share = events / trials
-    z2 = _Z * _Z
-    widened = 1 + z2 / trials
-    centre = share + z2 / (2 * trials)
-    half = _Z * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials * trials))
+    added = _Z2 / trials
+    widened = 1 + added
+    centre = share + added / 2
+    half = _Z * math.sqrt((share * (1 - share) + added / 4) / trials)
     low = 0.0 if events == 0 else max(0.0, (centre - half) / widened)
     high = 1.0 if events == trials else min(1.0, (centre + half) / widened)
     return low, high

@@ -39,10 +39,10 @@ CAMPAIGN = campaign_of()
 DRY = campaign_of(dry_run=True)
 
 CLEAN = Counts(accepted=20_000, hard_bounce=20, attempts=20_200)
-WARNS = Counts(accepted=380, hard_bounce=20, attempts=400)
-BREACH = Counts(accepted=377, hard_bounce=23, attempts=400)
+WARNS = Counts(accepted=382, hard_bounce=18, attempts=400)
+BREACH = Counts(accepted=380, hard_bounce=20, attempts=400)
 GRAVE = Counts(accepted=940, hard_bounce=60, attempts=1_000)
-BLOCK = Counts(accepted=174, block=26, deferral=26, attempts=200)
+BLOCK = Counts(accepted=177, block=23, deferral=23, attempts=200)
 GRAVE_BLOCK = Counts(accepted=700, block=300, deferral=300, attempts=1_000)
 COMPLAINTS = Counts(accepted=2_000, complaint=30, attempts=2_000)
 TRAPS = Counts(accepted=2_000, trap_hit=30, trap_hit_recycled=30, trap_weight=1_200, attempts=2_000)
@@ -282,11 +282,11 @@ def test_the_gravest_of_several_signals_decides() -> None:
     assert decision.rule == "hard_bounce"
 
 
-MORE = Counts(accepted=590, hard_bounce=31, attempts=621)
+MORE = Counts(accepted=593, hard_bounce=28, attempts=621)
 LASTING = {
     "before_the_dwell": (DWELL_MS - 1, MORE, "throttled"),
     "after_the_dwell_and_worse": (DWELL_MS, MORE, "isolated"),
-    "after_the_dwell_and_better": (DWELL_MS, Counts(accepted=380, hard_bounce=23, attempts=403), "throttled"),
+    "after_the_dwell_and_better": (DWELL_MS, Counts(accepted=385, hard_bounce=20, attempts=405), "throttled"),
     "after_the_dwell_and_the_same": (DWELL_MS, BREACH, "throttled"),
 }
 
@@ -299,7 +299,7 @@ def test_a_breach_that_goes_on_while_throttled_isolates(later_ms: int, counts: C
 
 def test_blocks_that_go_on_while_throttled_pause() -> None:
     standing = seen(start(T0), BLOCK)[0]
-    moved, decision = seen(standing, Counts(accepted=276, block=37, attempts=313), T0 + DWELL_MS)
+    moved, decision = seen(standing, Counts(accepted=281, block=32, attempts=313), T0 + DWELL_MS)
     assert moved.state == "paused"
     assert decision is not None
     assert decision.until == T0 + DWELL_MS + PAUSE_MS
@@ -396,7 +396,7 @@ def test_a_review_takes_back_what_fresh_rates_allow() -> None:
 
 
 def test_trouble_of_another_kind_keeps_it_where_it_is() -> None:
-    also_warns = Counts(accepted=20_000, hard_bounce=20, attempts=20_000, complaint=39)
+    also_warns = Counts(accepted=20_000, hard_bounce=20, attempts=20_000, complaint=36)
     assert verdicts(rates(also_warns).windows, Limits())["complaint"].answer == "too_few"
     standing = in_state("throttled")
     for minute in range(1, 120):
@@ -427,7 +427,7 @@ def test_after_a_pause_only_what_is_new_is_judged() -> None:
 
 def test_trouble_that_goes_on_after_a_pause_pauses_again_although_it_is_smaller() -> None:
     standing = told(in_state("paused"), "review", T0 + PAUSE_MS)[0]
-    smaller = Counts(accepted=890, block=410, deferral=410, attempts=1_300)
+    smaller = Counts(accepted=900, block=400, deferral=400, attempts=1_300)
     for later_ms, state in ((MINUTE, "throttled"), (DWELL_MS, "paused")):
         snapshot = rates(smaller, T0 + PAUSE_MS + later_ms, shorter=Counts())
         standing, _ = step(standing, scope=SCOPE, campaign=CAMPAIGN, now=snapshot.at, rates=snapshot)
@@ -770,7 +770,7 @@ def test_throttled_is_a_tenth_of_the_pace(pace: Pace, cut: Pace) -> None:
 def test_the_reason_is_one_sentence_with_the_numbers() -> None:
     decision = seen(start(T0), BREACH)[1]
     assert decision is not None
-    assert decision.reason == "23 of 400 messages bounced hard (5.8 %, at least 3.9 %), limit 2 %, window 24h"
+    assert decision.reason == "20 of 400 messages bounced hard (5 %, at least 3.3 %), limit 2 %, window 24h"
 
 
 REASONS = {
@@ -791,7 +791,7 @@ REASONS = {
     "grave": (GRAVE, "60 of 1,000 messages bounced hard (6 %, at least 4.7 %), limit 2 %, window 24h; beyond doubt"),
     "watched": (
         WARNS,
-        "20 of 400 messages bounced hard (5 %, at least 3.3 %), limit 2 %, window 24h; not yet a breach",
+        "18 of 400 messages bounced hard (4.5 %, at least 2.9 %), limit 2 %, window 24h; not yet a breach",
     ),
     "pristine": (
         PRISTINE,

@@ -80,7 +80,7 @@ def test_without_mail_a_stage_takes_two_hours() -> None:
 def test_a_breach_on_the_way_leads_back_to_the_first_stage() -> None:
     standing, _ = goes_on(back(), range(1, 41))
     assert standing.stage == 1
-    snapshot = at_minute(41, accepted=2_000, hard_bounce=103)
+    snapshot = at_minute(41, accepted=2_000, hard_bounce=96)
     standing, decision = step(standing, scope=SCOPE, campaign=CAMPAIGN, now=snapshot.at, rates=snapshot)
     assert decision is not None
     assert (decision.from_, decision.to, decision.rule) == ("throttled", "throttled", "hard_bounce")
