@@ -42,7 +42,6 @@ _MOST = 1e300  # JSON knows no infinity
 _LARGEST_EXPONENT = 680.0
 _ODDS = (1.4, 1.9, 2.7, 4.5, 10.0, 32.0)
 _SHARES = (0.10, 0.30, 0.25, 0.13, 0.11, 0.11)
-_EXP = math.exp
 _SMALL = int(_LARGEST_EXPONENT / math.log(max(_ODDS)))  # so many events cannot lead beyond what a float holds
 _Z = 1.959963984540054  # 97.5 % of the normal distribution
 _Z2 = _Z * _Z
@@ -128,10 +127,14 @@ def e_value(events: int, trials: int, limit: float) -> float:
         return 0.0
     if limit <= 0.0:
         return _MOST
-    exponents = [events * rise - trials * fall + share for rise, fall, share in _grid(limit)]
-    if events > _SMALL and max(exponents) > _LARGEST_EXPONENT:
+    grid = _grid(limit)
+    if events > _SMALL and max(events * rise - trials * fall for rise, fall, _ in grid) > _LARGEST_EXPONENT:
         return _MOST
-    return sum(map(_EXP, exponents))
+    exp = math.exp
+    value = 0.0
+    for rise, fall, share in grid:
+        value += exp(events * rise - trials * fall + share)
+    return value
 
 
 @lru_cache(maxsize=1024)
