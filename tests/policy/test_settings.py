@@ -46,6 +46,8 @@ A_VALUE = {
     "tls_ca_file": "/etc/ssl/mail-ca.pem",
     "partitions": "12",
     "outbound_partitions": "1",
+    "isolate_percent": "10",
+    "isolate_at_least": "5",
     "replication": "3",
     "deaf_after_s": "300",
     "grace_s": "3600",
