@@ -3,8 +3,8 @@
 The verdict is email-validator's in its strict mode.  Without ``strict`` it takes a local part of 65 octets; we
 choose strict, and count octets and not characters (RFC 5321 4.5.3.1.1: local part at most 64 octets; 4.5.3.1.3: an
 address at most 254).  A plain ASCII address, nearly every one of a real list, is recognised by two regular
-expressions with the same verdict and result, its domain once for all addresses that share it; whatever is in doubt
-(``--`` in the domain, a special-use name, anything not ASCII) takes the slow path through the library.
+expressions with the same verdict and result, its domain once for all addresses that share it.  The library is asked
+once about a domain that is in doubt (``--``, a special-use name, not ASCII), and about each local part not ASCII.
 
 Nothing that is said about a bad address repeats any part of it: the sentences end up in topics and logs.
 """
@@ -21,6 +21,7 @@ from email_validator.rfc_constants import CASE_INSENSITIVE_MAILBOX_NAMES
 MAX_OCTETS = 254
 MAX_LOCAL_OCTETS = 64
 DOMAINS_REMEMBERED = 16_384
+_SURELY_SHORT = (MAX_OCTETS - MAX_LOCAL_OCTETS) // 2  # octets of a domain; no form of it makes an address too long
 
 _ATOM = r"[A-Za-z0-9_!#$%&'*+\-/=?^`{|}~]+"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
@@ -56,8 +57,10 @@ def check(address: str) -> CheckedAddress | BadAddress:
     """Is this the address of a mailbox in the public mail system, alone and undecorated?"""
     if len(address) <= MAX_OCTETS:
         local, _, written = address.partition("@")
-        domain = _plain_domain(written)
+        domain = _domain(written)
         if domain is not None and len(local) <= MAX_LOCAL_OCTETS and _PLAIN_LOCAL(local):
+            if not domain:
+                return _flaw(address)
             lowered = local.lower()
             if lowered in _LOWERED_LOCALS:
                 local = lowered
@@ -66,12 +69,18 @@ def check(address: str) -> CheckedAddress | BadAddress:
 
 
 @lru_cache(maxsize=DOMAINS_REMEMBERED)
-def _plain_domain(written: str) -> str | None:
-    """A domain that is good beyond doubt, in lower case; None: the library has to say."""
+def _domain(written: str) -> str | None:
+    """A domain as lower-case A-labels; empty if it is none; None if the library has to see the whole address.
+
+    It has to when the address might be too long in one of its two forms but not in the other.
+    """
     domain = written.lower()
-    if not _PLAIN_DOMAIN(written) or "--" in domain or domain[domain.rfind(".") + 1 :] in _DOUBTFUL_TOPS:
-        return None
-    return domain
+    if _PLAIN_DOMAIN(written) and "--" not in domain and domain[domain.rfind(".") + 1 :] not in _DOUBTFUL_TOPS:
+        return domain
+    checked = _slowly(f"x@{written}")
+    if checked is None:
+        return "" if len(written) < _SURELY_SHORT else None
+    return checked.domain if max(len(checked.domain), len(written.encode())) < _SURELY_SHORT else None
 
 
 def canonical(address: str) -> str:
@@ -127,6 +136,8 @@ def _folded(text: str) -> str:
 def _by_the_library(address: str) -> CheckedAddress | BadAddress:
     if len(address) > MAX_OCTETS:  # the library counts octets of every form, so this only saves its time
         return BadAddress("too_long", f"has more than {MAX_OCTETS} octets; no server needs to take it (RFC 5321)")
+    if address.isascii() and not _PLAIN_LOCAL(address.partition("@")[0]):
+        return _flaw(address)  # dots or characters that only quotes allow, and quotes are not taken
     checked = _slowly(address)
     if checked is None:
         return _flaw(address)
@@ -175,7 +186,7 @@ _FLAWS_OF_THE_PARTS: tuple[tuple[Callable[[str, str], object], BadAddress], ...]
         BadAddress("address_literal", "has an IP address after the @-sign; a domain is needed"),
     ),
     (
-        lambda local, _: _slowly(f"{local}@example.com") is None,
+        lambda local, _: not _PLAIN_LOCAL(local) if local.isascii() else _slowly(f"{local}@example.com") is None,
         BadAddress("local_part", "has characters or dots before the @-sign that no mailbox may have; correct it"),
     ),
     (

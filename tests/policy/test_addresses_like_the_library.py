@@ -143,7 +143,7 @@ def test_of_local_parts_that_are_not_ascii(local: str, domain: str) -> None:
 @given(utf8_locals, domains)
 def test_of_all_forms_of_composition(local: str, domain: str) -> None:
     for form in ("NFC", "NFD", "NFKC", "NFKD"):
-        must_agree(unicodedata.normalize(form, f"{local}@{domain}"))  # type: ignore[arg-type]
+        must_agree(unicodedata.normalize(form, f"{local}@{domain}"))
 
 
 @settings(max_examples=400, deadline=None)
@@ -242,7 +242,7 @@ DIFFERENCES = {
 @pytest.mark.parametrize(("address", "reason"), DIFFERENCES.values(), ids=DIFFERENCES.keys())
 def test_what_the_library_takes_and_we_do_not_is_named(address: str, reason: str) -> None:
     """RFC 5321 4.5.3.1.1 counts octets; the library counts characters."""
-    assert validate_email(address, strict=True, check_deliverability=False)
+    assert validate_email(address, strict=True, check_deliverability=False).domain == "example.com"
     said = check(address)
     assert isinstance(said, BadAddress)
     assert said.reason == reason
