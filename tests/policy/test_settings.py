@@ -48,6 +48,8 @@ A_VALUE = {
     "outbound_partitions": "1",
     "isolate_percent": "10",
     "isolate_at_least": "5",
+    "hard_suppression_days": "400",
+    "soft_suppression_days": "30",
     "replication": "3",
     "deaf_after_s": "300",
     "grace_s": "3600",
