@@ -23,7 +23,7 @@ from agents.live import Live, Windows
 from agents.ports import Known, Message, Publish, now_ms
 from agents.setting_aside import Aside
 from policy import ladder
-from policy.counts import MINUTE_MS, VECTOR
+from policy.counts import MINUTE_MS, summed
 from policy.ladder import Around, Standing
 from policy.naming import campaign_scope
 from policy.transitions import RUNGS
@@ -110,15 +110,7 @@ def _scopes(campaign: Campaign, live: Live, minute: int) -> Iterable[tuple[str, 
 def added(one: Mapping[str, Counts], other: Mapping[str, Counts]) -> Windows:
     """The sums of two scopes, window by window."""
     nothing = Counts()
-    return {
-        name: Counts(
-            **{
-                field: getattr(one.get(name, nothing), field) + getattr(other.get(name, nothing), field)
-                for field in VECTOR
-            }
-        )
-        for name in one.keys() | other.keys()
-    }
+    return {name: summed(one.get(name, nothing), other.get(name, nothing)) for name in one.keys() | other.keys()}
 
 
 class Together:

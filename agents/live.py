@@ -20,6 +20,7 @@ class Live:
     recent: list[panes.Signal] = field(default_factory=list)
     ids: dict[str, int] = field(default_factory=dict)  # feedback that was counted, and in which minute
     published: Windows | None = None  # the windows of the last snapshot
+    published_at: int = 0  # milliseconds
     turned_away: bool = False  # the servers of some provider refuse more than a few
     providers_due: bool = False  # something was counted since the snapshots per provider were published
 

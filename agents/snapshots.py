@@ -1,4 +1,8 @@
-"""Publishing where the counts stand: after every frame per campaign, every few seconds per provider and address.
+"""Publishing where the counts stand: per campaign as they move, every few seconds per provider and address.
+
+What may change a verdict is published at once: feedback, blocks, and whatever is counted while a rate is above its
+limit.  A campaign that is well is published once a second, however many frames come of it: its next snapshot says the
+same with larger numbers, and each costs its reader more than counting a frame does.
 
 Scopes that are not a function of the topic's key (an IP address serves many campaigns) carry their partition; who
 wants the whole sums over partitions.
@@ -13,15 +17,17 @@ from collections.abc import Mapping, MutableMapping
 
 from agents.live import Live, Windows
 from agents.ports import Known, Publish
-from policy.counts import MINUTE_MS, VECTOR
+from policy.counts import MINUTE_MS, summed
 from policy.naming import campaign_scope
-from policy.verdicts import WARNING, verdicts
+from policy.verdicts import METRICS, WARNING, verdicts
 from schemas.reputation import Counts, RatesSnapshot
 from schemas.sending import Limits
 from schemas.topics import RATES
 from streams import panes
 from streams.home import home
 
+EVERY_MS = 1_000  # of a campaign that is well
+_OF_RESULTS = ("hard_bounce", "block")  # what results move; feedback is published at once
 _PER_TURN = 20  # campaigns, before the loop gets its turn
 
 
@@ -33,9 +39,48 @@ class Snapshots:
         self._known = known
         self._outlet = outlet
         self._partitions = partitions
+        self._late: set[str] = set()  # campaigns that moved since their last snapshot
+
+    async def results(self, name: str, live: Live, now: int, *, blocked: bool) -> None:
+        """Publish a campaign whose results were counted: at once, or when its second is over."""
+        is_soon = 0 <= now - live.published_at < EVERY_MS
+        if is_soon and not blocked and not live.turned_away and not self._is_above_limit(name, live, now):
+            self._late.add(name)
+        else:
+            await self.campaign(name, live, now)
+
+    async def late(self, now: int) -> None:
+        """Publish the campaigns that have waited for their second."""
+        for number, name in enumerate(list(self._late), start=1):
+            live = self._live.get(name)
+            if live is None:
+                self._late.discard(name)
+            elif not 0 <= now - live.published_at < EVERY_MS:
+                await self.campaign(name, live, now)
+            if number % _PER_TURN == 0:
+                await asyncio.sleep(0)
+
+    def rebuilt(self) -> None:
+        """All campaigns were counted anew: what was not published before the worker ended is published now."""
+        self._late = set(self._live)
+
+    def _is_above_limit(self, name: str, live: Live, now: int) -> bool:
+        limits = self._limits(name)
+        before = None
+        for counts in live.rolling.windows(now // MINUTE_MS).values():
+            if counts is before:  # young campaigns have the same in all windows
+                continue
+            before = counts
+            for metric in _OF_RESULTS:
+                events, trials = METRICS[metric](counts)
+                if events > trials * getattr(limits, metric):
+                    return True
+        return False
 
     async def campaign(self, name: str, live: Live, now: int) -> None:
         """Publish where a campaign stands now."""
+        self._late.discard(name)
+        live.published_at = now
         live.published = live.rolling.windows(now // MINUTE_MS)
         found = verdicts(live.published, self._limits(name))
         if found["block"].evidence >= WARNING:
@@ -115,10 +160,7 @@ class Snapshots:
 
 
 def _sum(one: Windows, other: Windows) -> Windows:
-    return {
-        name: Counts(**{field: getattr(counts, field) + getattr(other[name], field) for field in VECTOR})
-        for name, counts in one.items()
-    }
+    return {name: summed(counts, other[name]) for name, counts in one.items()}
 
 
 def _empty(windows: Windows) -> bool:

@@ -109,14 +109,19 @@ def silent(_line: str) -> None:
 
 def prepare(cache: Path, say: Say) -> Path:
     """Kafka's jars in the cache, fetched on first use; answers the folder that holds them."""
-    home = cache / f"kafka-{VERSION}"
+    what = f"Apache Kafka {VERSION} (44 MB, once)"
+    return fetched(cache / f"kafka-{VERSION}", POM, f"kafka_2.13-{VERSION}.jar", what, say)
+
+
+def fetched(home: Path, pom: str, jar: str, what: str, say: Say) -> Path:
+    """The folder with the jars of a Maven project, fetched on first use; ``jar`` is one of them."""
     lib = home / "lib"
     if not lib.is_dir():
         home.mkdir(parents=True, exist_ok=True)
         with _only_one(home / "fetching.lock"):
             if not lib.is_dir():  # else another process has fetched them while we waited
                 _require(say, java=True, maven=True)
-                _fetch(home, lib, say)
+                _fetch(home, lib, pom, jar, what, say)
     _require(say, java=True)
     return lib
 
@@ -128,22 +133,22 @@ def _only_one(path: Path) -> Iterator[None]:
         yield
 
 
-def _fetch(home: Path, lib: Path, say: Say) -> None:
+def _fetch(home: Path, lib: Path, project: str, jar: str, what: str, say: Say) -> None:
     """Copy the jars into a folder of another name and rename it when all are there."""
-    say(f"fetching Apache Kafka {VERSION} (44 MB, once) into {lib}")
+    say(f"fetching {what} into {lib}")
     maven = shutil.which("mvn")
     assert maven is not None, "asked for just before"  # noqa: S101 - narrows the type
     with tempfile.TemporaryDirectory(dir=home, prefix="fetching-") as folder:
         pom = Path(folder, "pom.xml")
-        pom.write_text(POM)
+        pom.write_text(project)
         jars = Path(folder, "lib")
         goal = ["dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={jars}"]
         try:
             done = _run([maven, "-q", "-B", "-f", str(pom), *goal], FETCH_WITHIN_S)
         except subprocess.TimeoutExpired as slow:
-            raise KafkaUnavailable(f"Maven did not fetch Kafka within {FETCH_WITHIN_S:.0f} s") from slow
-        if done.returncode or not (jars / f"kafka_2.13-{VERSION}.jar").is_file():
-            raise KafkaUnavailable(f"Maven could not fetch Apache Kafka {VERSION}:\n{_tail(done.stdout)}")
+            raise KafkaUnavailable(f"Maven did not fetch {what} within {FETCH_WITHIN_S:.0f} s") from slow
+        if done.returncode or not (jars / jar).is_file():
+            raise KafkaUnavailable(f"Maven could not fetch {what}:\n{_tail(done.stdout)}")
         jars.rename(lib)
 
 

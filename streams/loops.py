@@ -10,3 +10,8 @@ def loop_factory() -> type[asyncio.AbstractEventLoop] | None:
     except ImportError:  # not on every platform
         return None
     return uvloop.Loop
+
+
+def new_loop() -> asyncio.AbstractEventLoop:
+    """Such a loop, for a thread of its own."""
+    return (loop_factory() or asyncio.new_event_loop)()

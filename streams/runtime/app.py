@@ -32,6 +32,8 @@ DEFAULTS: dict[str, Any] = {
     "producer_max_request_size": LARGEST_RECORD,
     # Seconds.  Commits are cheap, and what lies between two of them is repeated after a crash.
     "broker_commit_interval": 1.0,
+    # Bytes of one partition in one answer.  A busy partition costs a request, and all that belongs to one, per so many.
+    "consumer_max_fetch_size": 4 * 1024 * 1024,
     # Events in the queue of an agent.  A frame may have hundreds of kilobytes; more does not make it faster.
     "stream_buffer_maxsize": 512,
     # Standbys do nothing for tables in memory, and unbalance the assignment.
@@ -79,7 +81,7 @@ class SafeApp(faust.App):
 
     def panes(self, name: str, *, partitions: int, size_s: float, expires_s: float, **options: Any) -> SafeTable:
         """Make a table of tumbling panes, each kept until ``expires_s`` after its end; see ``SafeTable.put``."""
-        table = self.table(name, partitions=partitions, **options)
+        table = self.table(name, partitions=partitions, lazy=True, **options)
         table.tumbling(size_s, expires=expires_s)
         return table
 

@@ -16,6 +16,8 @@ from faust.types import TP
 from faust.types.tuples import Message
 from mode.utils.queues import FlowControlEvent
 
+from streams.loops import new_loop
+
 NOTHING: frozenset[TP] = frozenset()
 
 # Faust lets recovery go on, unsought, when a seek takes longer than broker_request_timeout.
@@ -46,7 +48,11 @@ class SafeFlow(FlowControlEvent):
 
 
 class SafeThread(driver.AIOKafkaConsumerThread):
-    """Faust's consumer thread with a shorter poll."""
+    """Faust's consumer thread with a shorter poll, on the fast event loop: it copies every byte that is read."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:  # Any: handed through to Faust
+        super().__init__(*args, thread_loop=new_loop(), **options)
+        self._close_thread_loop_on_stop = True  # ours, but nobody else's
 
     def _create_worker_consumer(self, transport: Any) -> Any:  # Any: aiokafka has no stubs
         consumer = super()._create_worker_consumer(transport)

@@ -12,6 +12,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types.tuples import FutureMessage, RecordMetadata
 
 from streams.producing import Producer
+from streams.runtime.table import SafeTable
 
 # Faust stops all streams while more table writes than this wait to be sent (100 in Faust: less than the writes of
 # one frame); a write is some hundred bytes.
@@ -53,11 +54,14 @@ class SafeProducer(driver.Producer):
         return future
 
     async def flush(self) -> None:
-        """Wait for what is in flight now; what is sent meanwhile does not hold this up.
+        """Write out what tables owe, and wait for what is in flight then; what is sent meanwhile does not hold this up.
 
         A record that was lost once is never forgotten: no commit after it succeeds, and the process ends.  Its
         restart reads the events again whose effects were lost.
         """
+        for table in self.app.tables.values():
+            if isinstance(table, SafeTable):
+                await table.write_out()
         ours = set(self._in_flight)
         while ours and self._lost is None and not self.buffer.crashed:
             _, ours = await asyncio.wait(ours, timeout=1.0)  # look up: a crashed buffer leaves futures undone

@@ -32,6 +32,13 @@ Here each pane has one set of keys, filled by updates and by recovery alike: a p
 ``expires`` before now, at once after a recovery and every ``table_cleanup_interval`` from then on; keys of partitions
 that moved away go at the end of the rebalance.
 
+**When it is written.**  A plain table sends the changelog record of each write at once.  One that is ``lazy`` keeps
+them until offsets are about to be committed (:meth:`write_out`), and then sends the newest value of each key: an hour
+of one minute's pane would else be thousands of records, each of them outdone by the next.  The promise is the same:
+what is not committed comes again, and what is committed was written before.  It is not for tables whose outputs must
+be the same when an event comes again: between output and table write a second may pass, and in it the process may
+end.
+
 **No tombstones.**  An expired pane is not deleted from the changelog; retention does that.  A tombstone that is the
 last record of its partition is removed by compaction some time later, and Faust's recovery then waits for an offset
 that does not exist (#597).  A tombstone also has no offsets, so a late one cannot be told from a current one.  For
@@ -85,12 +92,15 @@ class SafeTable(faust.Table[Any, Any]):  # Any: keys and values as above
 
     clock: Callable[[], float] = staticmethod(time.time)  # a test moves it by hand
 
-    def __init__(self, *args: Any, **options: Any) -> None:  # Any: handed through to Faust
+    def __init__(self, *args: Any, lazy: bool = False, **options: Any) -> None:  # Any: handed through to Faust
         options["extra_topic_configs"] = {**CHANGELOG_CONFIG, **(options.get("extra_topic_configs") or {})}
         self._panes: dict[Pane, dict[Key, Mark]] = {}
         self._owned: dict[int, Mark] = {}  # the partitions that are ours, with the mark of what we write now
         self._terms: dict[int, int] = {}  # the highest term seen in each partition
         self._outdone: dict[Key, int] = {}  # keys whose last record in the log was refused, with its partition
+        self._is_lazy = lazy
+        self._unwritten: dict[Key, Mark] = {}  # keys whose newest value the changelog does not have
+        self._writing_out = asyncio.Lock()
         super().__init__(*args, **options)
 
     # -- panes
@@ -144,7 +154,11 @@ class SafeTable(faust.Table[Any, Any]):  # Any: keys and values as above
         if partition is None:
             raise ImproperlyConfigured(f"table {self.name}: use_partitioner leaves the partition of the event")
         mark = self._owned.get(partition) or Mark(partition, 0)  # 0: no owner, so any record outdoes it
-        self._write(key, value, mark)
+        if self._is_lazy:
+            self._hold(key, mark)
+            self._unwritten[key] = mark
+        else:
+            self._write(key, value, mark)
         self._sensor_on_set(self, key, value)
 
     def on_key_del(self, key: Key) -> None:
@@ -155,9 +169,26 @@ class SafeTable(faust.Table[Any, Any]):  # Any: keys and values as above
         """Refuse; see ``on_key_del``."""
         raise TypeError(f"table {self.name} does not delete; write values that say so")
 
+    async def write_out(self) -> None:
+        """Send the changelog records that a lazy table still owes; whoever commits offsets does this before."""
+        async with self._writing_out:  # a second one must not find nothing to do while the first is half way
+            unwritten, self._unwritten = self._unwritten, {}
+            for number, (key, mark) in enumerate(unwritten.items(), start=1):
+                self._write_newest(key, mark)
+                if number % PANES_PER_TURN == 0:
+                    await asyncio.sleep(0)
+
+    def _write_newest(self, key: Key, mark: Mark) -> None:
+        value = self.data.get(key)
+        if value is not None:  # else it has expired
+            self.send_changelog(mark.partition, key, [mark.term, value])
+
     def _write(self, key: Key, value: Value, mark: Mark) -> FutureMessage:
-        self._panes.setdefault(_pane(key, self.window), {})[key] = mark
+        self._hold(key, mark)
         return self.send_changelog(mark.partition, key, [mark.term, value])
+
+    def _hold(self, key: Key, mark: Mark) -> None:
+        self._panes.setdefault(_pane(key, self.window), {})[key] = mark
 
     # -- recovery
 
@@ -191,7 +222,10 @@ class SafeTable(faust.Table[Any, Any]):  # Any: keys and values as above
     async def on_rebalance(
         self, assigned: set[TP], revoked: set[TP], newly_assigned: set[TP], generation_id: int = 0
     ) -> None:
-        """Own nothing until recovery is complete."""
+        """Own nothing until recovery is complete; what is held is written, for it will not be applied again."""
+        for key, mark in self._unwritten.items():
+            self._write_newest(key, mark)
+        self._unwritten.clear()
         self._owned.clear()
         await super().on_rebalance(assigned, revoked, newly_assigned, generation_id)
 
