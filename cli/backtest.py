@@ -57,6 +57,7 @@ TO = click.option("--to", "end", metavar="TIME", help="Until when, likewise; def
     default=True,
     help="Obey what operators said then, or see what the policy alone would have done.",
 )
+@click.option("--as-if-held", is_flag=True, help="Mail that would have been held counts in no window.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @setting_options("isolate_percent", "isolate_at_least", "rules_file")
 def backtest(
@@ -69,6 +70,7 @@ def backtest(
     plot: Path | None,
     warm_up: str,
     obeys: bool,
+    as_if_held: bool,
     as_json: bool,
 ) -> None:
     """Say what would have been decided, by other limits or by those in force.
@@ -98,10 +100,13 @@ def backtest(
             since=since or 0,
             to=until,
             obeys=obeys,
+            as_if_held=as_if_held,
             cap=(settings.isolate_percent / 100, settings.isolate_at_least),
         )
         replay, made = question.answered(campaigns, traces=plot is not None and len(campaigns) == 1)
         _check_known(campaigns, replay)
+        for name in what_if.of_campaign.keys() - replay.tracked.keys() if not campaigns else ():
+            say(f"{file}: there is nothing about campaign {name} in the input; its limits changed nothing")
         if plot is not None:
             _draw(plot, question, campaigns, replay, made)
     tell(made, as_json=as_json)
@@ -121,6 +126,7 @@ class Question:
     since: int
     to: int | None
     obeys: bool
+    as_if_held: bool
     cap: tuple[float, int]
 
     def answered(self, campaigns: Sequence[str], *, traces: bool) -> tuple[Replay, Report]:
@@ -131,6 +137,7 @@ class Question:
             judged_from=self.since,
             only=frozenset(campaigns) or None,
             obeys_commands=self.obeys,
+            as_if_held=self.as_if_held,
             cap=self.cap,
             traces=traces,
         )

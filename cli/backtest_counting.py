@@ -3,7 +3,7 @@
 Panes are kept for what they have applied only; their counts are in the running sums.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -21,6 +21,8 @@ from streams.topics import PANES_KEPT_S
 
 KEPT_MIN = PANES_KEPT_S * 1000 // MINUTE_MS
 LENGTHS_MIN = tuple(WINDOWS_MIN.values())
+
+IsHeld = Callable[[int, str | None], bool]
 
 _SIGNALS = {"hard_bounce", "block"}
 _FEEDBACK_SIGNALS = {"hard_bounce", "block", "complaint", "trap_hit"}
@@ -43,16 +45,24 @@ class Counting:
         """The sums of each window."""
         return self.live.rolling.windows(now // MINUTE_MS)
 
-    def count(self, frame: Frame, partition: int, offset: int, now: int) -> tuple[Sequence[Result], list[int]]:
-        """Count a frame; answers the results that were new, and the minutes that had nothing so far."""
+    def count(
+        self, frame: Frame, partition: int, offset: int, now: int, is_held: IsHeld | None = None
+    ) -> tuple[Sequence[Result], list[int]]:
+        """Count a frame; answers the results that were new, and the minutes that had nothing so far.
+
+        What is held according to ``is_held`` (asked with time and provider) is taken notice of, and left out of the
+        windows.
+        """
         results = frame.results
+        kept = results if is_held is None else [one for one in results if not is_held(one.at, one.provider)]
         oldest, latest = now // MINUTE_MS - KEPT_MIN, now // MINUTE_MS + AHEAD_MIN
-        signals = self._signals(results, partition, offset)
+        signals = self._signals(kept, partition, offset)
         ledger = cast("Position | None", frame.ledger)  # it has the same fields
         counted: set[int] = set()
         fresh: list[int] = []
         minutes = booked(cast("Iterable[DeliveryResult]", results))  # likewise, as far as booking looks
-        for minute, cells in minutes.items():
+        cells_of = minutes if kept is results else booked(cast("Iterable[DeliveryResult]", kept))
+        for minute in minutes:
             if not oldest < minute <= latest:
                 continue
             held = self._panes.get((minute, partition))
@@ -60,7 +70,8 @@ class Counting:
             if pane is None:
                 continue
             self._panes[minute, partition] = pane
-            self.live.add(minute, cells, signals.get(minute, ()))
+            if (cells := cells_of.get(minute)) is not None:
+                self.live.add(minute, cells, signals.get(minute, ()))
             counted.add(minute)
             if held is None:
                 fresh.append(minute)
@@ -76,7 +87,12 @@ class Counting:
         return new, fresh
 
     def count_feedback(
-        self, events: Sequence[FeedbackEvent], partition: int, offset: int, now: int
+        self,
+        events: Sequence[FeedbackEvent],
+        partition: int,
+        offset: int,
+        now: int,
+        is_held: IsHeld | None = None,
     ) -> tuple[list[FeedbackEvent], list[int]]:
         """Count signals; answers those that were new, and the minutes that had nothing so far."""
         oldest, latest = now // MINUTE_MS - KEPT_MIN, now // MINUTE_MS + AHEAD_MIN
@@ -93,11 +109,13 @@ class Counting:
                     self.left_out += 1
                     continue
                 total, signals, ids, new = due.setdefault(minute, ({}, [], [], []))
-                merge(total, cells)
                 new.append(event)
                 if one is not None:
                     seen.add(one)
                     ids.append(one)
+                if is_held is not None and is_held(sent_at(event), event.provider):
+                    continue
+                merge(total, cells)
                 if event.kind in _FEEDBACK_SIGNALS:
                     signals.append(_signal(event, partition, offset))
         counted: list[FeedbackEvent] = []
@@ -138,6 +156,11 @@ class Counting:
                 )
                 found.setdefault(one.at // MINUTE_MS, []).append(signal)
         return found
+
+
+def sent_at(event: FeedbackEvent) -> int:
+    """When the message was sent that a signal is about, as far as it is known."""
+    return event.at if event.sent_at is None else min(event.sent_at, event.at)
 
 
 def _signal(event: FeedbackEvent, partition: int, offset: int) -> panes.Signal:

@@ -2,21 +2,36 @@
 
 A campaign that is paused, isolated or retired sends nothing: its bad messages would have been saved (bounced hard,
 complained about, in a trap), its good ones (accepted, and nothing bad came back) would have been held.  While it is
-throttled its mail goes out, but slowly.  A message counts by the time at which it was sent; each counts once, however
-much comes back.
+throttled its mail goes out, but slowly.  Likewise its mail to one provider that is judged by itself.  A message counts
+by the time at which it was sent, and once, however much comes back.
 """
 
 from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from cli.backtest_counting import sent_at
 from cli.backtest_records import Result
 from policy.replies import category_of
-from policy.transitions import SENDS
+from policy.transitions import RUNGS, SENDS
 from schemas.feedback import FeedbackEvent
 from schemas.reputation import State
 
 BAD = ("hard_bounce", "complaint", "trap_hit")
+
+
+class _Course:
+    """The states of a campaign, or of its mail to one provider, and since when each holds."""
+
+    __slots__ = ("since", "states")
+
+    def __init__(self) -> None:
+        self.since: list[int] = []
+        self.states: list[State] = []
+
+    def at(self, at: int) -> State:
+        place = bisect_right(self.since, at)
+        return self.states[place - 1] if place else "healthy"
 
 
 @dataclass(slots=True)
@@ -27,30 +42,34 @@ class Holds:
     bad_messages: int = 0
     good_messages: int = 0
     slowed_messages: int = 0
-    _since: list[int] = field(default_factory=list)
-    _states: list[State] = field(default_factory=list)
+    _first: int | None = None
+    _whole: _Course = field(default_factory=_Course)
+    _providers: dict[str, _Course] = field(default_factory=dict)
     _known_bad: set[str] = field(default_factory=set, repr=False)
 
     @property
     def concerns(self) -> bool:
         """Was there a decision?  Before the first nothing is held."""
-        return bool(self._since)
+        return self._first is not None
 
-    def enter(self, state: State, at: int) -> None:
-        """From now on the campaign would have been in this state."""
-        self._since.append(at)
-        self._states.append(state)
+    def enter(self, state: State, at: int, provider: str | None = None) -> None:
+        """From now on the campaign, or its mail to one provider, would have been in this state."""
+        course = self._whole if provider is None else self._providers.setdefault(provider, _Course())
+        course.since.append(at)
+        course.states.append(state)
+        if self._first is None:
+            self._first = at
 
     def results(self, results: Iterable[Result]) -> None:
         """Look at results that were counted just now."""
-        first = self._since[0]
+        first = self._first or 0
         for result in results:
             if result.at < first or result.outcome not in ("accepted", "bounced"):
                 continue
-            state = self._at(result.at)
+            state = self._at(result.at, result.provider)
             if state == "throttled":
                 self.slowed_messages += 1
-            elif state is None or state in SENDS:
+            elif state in SENDS:
                 continue
             elif result.outcome == "accepted":
                 if result.message_id not in self._known_bad:
@@ -61,14 +80,15 @@ class Holds:
 
     def feedback(self, event: FeedbackEvent) -> None:
         """Look at a signal that was counted just now."""
-        if event.kind not in self.bad:
-            return
-        state = self._at(event.at if event.sent_at is None else min(event.sent_at, event.at))
-        if state is None or state in SENDS:
+        if event.kind not in self.bad or not self.is_held(sent_at(event), event.provider):
             return
         self.bad[event.kind] += 1
         if self._is_bad(event.message_id) and self.good_messages:
             self.good_messages -= 1  # it had been accepted, and thus taken for good
+
+    def is_held(self, at: int, provider: str | None) -> bool:
+        """Would a message that was sent then, to this provider, have been held?"""
+        return self._at(at, provider) not in SENDS
 
     def _is_bad(self, message_id: str | None) -> bool:
         """Note a bad message; answers whether it was not known to be one."""
@@ -79,6 +99,8 @@ class Holds:
         self.bad_messages += 1
         return True
 
-    def _at(self, sent_at: int) -> State | None:
-        place = bisect_right(self._since, sent_at)
-        return self._states[place - 1] if place else None
+    def _at(self, at: int, provider: str | None) -> State:
+        """The stricter state of the two."""
+        state = self._whole.at(at)
+        own = self._providers.get(provider or "other")
+        return state if own is None else max(state, own.at(at), key=RUNGS.__getitem__)

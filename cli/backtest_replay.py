@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from agents.reviews import AGAIN_MS, EVERY_S, why_again
-from cli.backtest_counting import LENGTHS_MIN, Counting
+from cli.backtest_counting import LENGTHS_MIN, Counting, IsHeld
 from cli.backtest_holds import Holds
 from cli.backtest_limits import WhatIf
 from cli.backtest_records import Frame
@@ -20,7 +20,7 @@ from cli.backtest_trace import Trace
 from policy import ladder
 from policy.brakes import capped, is_pulled
 from policy.counts import MINUTE_MS
-from policy.judging import judge
+from policy.judging import PROVIDER, TRIAL, judge
 from policy.ladder import Around, Standing
 from policy.naming import campaign_scope
 from policy.transitions import TRANSITIONS
@@ -71,8 +71,9 @@ class Replay:
     """Where all campaigns stand, at the time of the newest record.
 
     ``campaigns`` are the first known records: what is kept of a compacted topic held before.  What comes before
-    ``judged_from`` is counted and not judged.  ``only`` names the campaigns that are looked at.  ``cap`` is the share
-    of all campaigns that the policy may isolate within an hour, and how many at least.
+    ``judged_from`` is counted and not judged.  ``only`` names the campaigns that are looked at.  With
+    ``as_if_held`` mail that would have been held counts in no window.  ``cap`` is the share of all campaigns that the
+    policy may isolate within an hour, and how many at least.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Replay:
         judged_from: int = 0,
         only: frozenset[str] | None = None,
         obeys_commands: bool = True,
+        as_if_held: bool = False,
         cap: tuple[float, int] = (1.0, 1),
         traces: bool = False,
     ) -> None:
@@ -92,6 +94,7 @@ class Replay:
         self._what_if = what_if
         self._only = only
         self._obeys_commands = obeys_commands
+        self._as_if_held = as_if_held
         self._cap = cap
         self._traces = traces
         self._controls: dict[str, Control] = {}
@@ -107,7 +110,7 @@ class Replay:
         one = self._of(frame.campaign)
         if one is None:
             return
-        new, fresh = one.counting.count(frame, partition, offset, now)
+        new, fresh = one.counting.count(frame, partition, offset, now, self._is_held(one))
         if fresh:
             self._expect(frame.campaign, fresh, now)
         if new and one.holds.concerns:
@@ -123,7 +126,7 @@ class Replay:
             one = self._of(name)
             if one is None:
                 continue
-            counted, fresh = one.counting.count_feedback(own, partition, offset, now)
+            counted, fresh = one.counting.count_feedback(own, partition, offset, now, self._is_held(one))
             self._expect(name, fresh, now)
             if one.holds.concerns:
                 for event in counted:
@@ -157,6 +160,9 @@ class Replay:
 
     def decision(self, decision: Decision) -> None:
         """What was really decided."""
+        scope = campaign_scope(decision.campaign)
+        if decision.scope != scope and not decision.scope.startswith(f"{scope}/"):  # of what several campaigns share
+            return
         one = self._of(decision.campaign)
         if one is None or decision.at < self.judged_from or decision.rule == REFUSED:
             return
@@ -179,6 +185,9 @@ class Replay:
                 for campaign in sorted(self._minutes.pop(at // MINUTE_MS)):
                     self._moved(self.tracked[campaign], at)
         self._ticks = False
+
+    def _is_held(self, one: Tracked) -> IsHeld | None:
+        return one.holds.is_held if self._as_if_held and one.holds.concerns else None
 
     # -- what follows
 
@@ -262,8 +271,9 @@ class Replay:
             )
         for decision in decisions:
             one.decisions.append(decision)
-            if decision.scope == scope and (not decision.dry_run or one.campaign.dry_run):
-                one.holds.enter(decision.to, now)
+            part = decision.scope.removeprefix(scope)
+            if (not decision.dry_run or one.campaign.dry_run) and not part.startswith(TRIAL):
+                one.holds.enter(decision.to, now, part.removeprefix(PROVIDER) or None)
         if one.standing is None or decisions or command is not None:
             control = self._controls[name] = ladder.control(after, one.campaign, after.since)
             if why_again(control) is None:

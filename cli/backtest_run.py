@@ -39,6 +39,9 @@ class Read:
     end: int | None = None
 
 
+_MOVES = {RESULTS, FEEDBACK}  # a campaign's record may be much older
+
+
 def first_campaigns(recording: Recording) -> dict[str, Campaign]:
     """The oldest record of each campaign that there is."""
     found: dict[str, Campaign] = {}
@@ -62,7 +65,7 @@ def replayed(
             replay.advance(placed.at)
             _show(placed, replay, bad, found)
             found.lines += 1
-            if found.begin is None:
+            if found.begin is None and placed.topic in _MOVES:
                 found.begin = max(placed.at, replay.judged_from)
             found.end = placed.at
             if found.lines % _PROGRESS_EVERY == 0:

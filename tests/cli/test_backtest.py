@@ -1,6 +1,7 @@
 """`mailcordon backtest` and `mailcordon export` from outside: what they print, what they save, how they end."""
 
 import json
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -11,6 +12,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cli.backtest import backtest, moment_of
+from cli.backtest_input import Bad, Recording
+from cli.backtest_limits import WhatIf
+from cli.backtest_replay import Replay
+from cli.backtest_run import replayed
 from cli.failures import WrongUse
 from cli.main import main
 from policy.naming import campaign_scope
@@ -254,3 +259,33 @@ def test_a_campaign_in_dry_run_is_told_of_as_if_it_were_not(tmp_path: Path) -> N
     (line,) = told("--input", file)["campaigns"]
 
     assert (line["state"], line["saved"]["good_held"], line["decisions"][0]["dry_run"]) == ("isolated", 600, True)
+
+
+@pytest.mark.parametrize(("as_if_held", "accepted", "complaints"), [(False, 1200, 2), (True, 600, 1)])
+def test_what_was_sent_while_stopped_is_judged_as_it_was_or_left_out(
+    as_if_held: bool, accepted: int, complaints: int
+) -> None:
+    late = T0 + 20 * MINUTE
+    more = placed(
+        (late, signal("spring", "complaint", at=late, sent_at=T0 + minute * MINUTE, message_id=f"m-{minute}-0"))
+        for minute in (5, 15)
+    )
+    lines = b"\n".join(one.line for one in [*trapped(), *_after(trapped(), more)])
+    replay = Replay({}, what_if=WhatIf(), as_if_held=as_if_held)
+
+    replayed(Recording(BytesIO(lines)), replay, Bad(), to=None)
+
+    one = replay.tracked["spring"]
+    day = one.counting.windows(late)["24h"]
+    assert (day.accepted, day.complaint) == (accepted, complaints)
+    assert (one.counting.results, one.holds.good_messages) == (1200, 599)
+
+
+def test_limits_of_a_campaign_that_is_not_there_are_told_of(tmp_path: Path) -> None:
+    file = written(tmp_path / "all.jsonl", trapped())
+    limits = tmp_path / "limits.toml"
+    limits.write_text("[campaign.sprig]\nhard_bounce = 0.5\n")
+
+    done = run("--input", file, "--limits", limits)
+
+    assert (done.exit_code, "nothing about campaign sprig" in done.stderr) == (0, True)

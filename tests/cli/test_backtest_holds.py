@@ -86,3 +86,27 @@ def test_feedback_may_come_before_the_result(holds: Holds) -> None:
     holds.results([one(250)])
 
     assert (holds.bad_messages, holds.good_messages) == (1, 0)
+
+
+def test_a_provider_that_is_paused_by_itself_holds_its_own_mail_only() -> None:
+    made = Holds()
+    made.enter("paused", 100, "yahoo")
+
+    made.results(
+        [
+            Result(message_id=f"m-{provider}", outcome="accepted", at=150, provider=provider)
+            for provider in ("google", "yahoo", "other")
+        ]
+    )
+
+    assert (made.good_messages, made.slowed_messages) == (1, 0)
+    assert [made.is_held(150, name) for name in ("google", "yahoo", None)] == [False, True, False]
+
+
+def test_of_campaign_and_provider_the_stricter_holds() -> None:
+    made = Holds()
+    made.enter("throttled", 100)
+    made.enter("paused", 100, "yahoo")
+    made.enter("isolated", 200)
+
+    assert [made.is_held(at, name) for at in (150, 250) for name in ("yahoo", "google")] == [True, False, True, True]
