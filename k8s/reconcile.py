@@ -95,6 +95,7 @@ class Reconciler:
         self._draining: dict[str, float] = {}
         self._shapes: dict[str, tuple[SenderSpec, str]] = {}
         self._measured: dict[str, int] = {}  # campaign -> epoch whose time from decision to done was taken
+        self._begun: dict[str, Step] = {}  # told to have begun, and not yet to be done
         self._behind: dict[str, tuple[int, int]] = {}
         self._quiet_until = 0.0  # the place asked for patience; only what stops a sender goes on
         self._resynced_at: float | None = None
@@ -156,7 +157,11 @@ class Reconciler:
         steps = self._plan(campaign, before)
         if not steps:
             self._warn_if_behind(wish, before)
-            self.metrics.reconciled.labels("nothing_to_do").inc()
+            begun = self._begun.pop(campaign, None)
+            if begun is not None and begun.control == wish.control:  # its sender has ended since we looked last
+                self._tell([begun], before, before, is_done=True)
+            else:
+                self.metrics.reconciled.labels("nothing_to_do").inc()
             return True
         for step in steps:
             await self._act(step)
@@ -304,9 +309,11 @@ class Reconciler:
             "running": after.running if after else 0,
         }
         if not is_done:
+            self._begun[step.spec.campaign] = step
             if before is None or before.epoch < control.epoch:
                 log.info(BEGUN[act], **fields)
             return
+        self._begun.pop(step.spec.campaign, None)
         self.metrics.reconciled.labels("done").inc()
         if control.at and self._measured.get(step.spec.campaign, 0) < control.epoch:
             self._measured[step.spec.campaign] = control.epoch

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -387,6 +388,26 @@ async def test_the_decisions_own_sentence_is_told_with_the_time_it_took(cluster:
         "3 trap hits in 1,204 accepted; limit 0.02 %",
         250,
     )
+
+
+async def test_what_ends_between_two_looks_is_told_and_timed_as_well(cluster: MemoryCluster, truth: Decided) -> None:
+    truth.say(control())
+    one = reconciler(cluster, truth, now=lambda: NOW + 250)
+    await one.reconcile("spring-sale")
+    truth.say(control("isolated", epoch=2, reason="3 trap hits"))
+
+    with structlog.testing.capture_logs() as logs:
+        cluster.world.hold_drain = True
+        assert not await one.reconcile("spring-sale"), "its sender finishes its mail"
+        [(name, left)] = cluster.world.senders.items()
+        cluster.world.senders[name] = dataclasses.replace(left, running=0, egress_open=False)
+        assert await one.reconcile("spring-sale"), "it ended by itself: nothing is left to do"
+        assert await one.reconcile("spring-sale")
+
+    told = [(event["event"], event.get("took_ms")) for event in logs if event["log_level"] == "info"]
+    assert told == [("sender is being isolated", None), ("sender isolated", 250)]
+    timed = "mailcordon_controller_control_to_done_seconds_count"
+    assert one.metrics.registry.get_sample_value(timed, {"act": "isolate"}) == 1
 
 
 async def test_a_controller_that_knows_less_than_the_place_waits(cluster: MemoryCluster, truth: Decided) -> None:
