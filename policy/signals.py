@@ -60,9 +60,11 @@ def in_rates(
             found.append(Found("pristine_trap", "trap_hit", "pristine_trap", reason, evidence))
     for metric, verdict in answers.items():
         if verdict.answer == "breach":
-            signal, addition = _breach(standing, now, metric, verdict)
+            signal, addition = _breach(standing, now, metric, verdict, campaign.limits)
             if metric == "trap_hit" and signal != "breach":
-                signal, addition = _breach_of_traps(standing, now, isolating_traps(windows, campaign.limits))
+                signal, addition = _breach_of_traps(
+                    standing, now, isolating_traps(windows, campaign.limits), campaign.limits
+                )
         elif verdict.evidence >= WARNING:
             signal, addition = "warning", "; not yet a breach"
         else:
@@ -75,9 +77,10 @@ def in_rates(
     return found
 
 
-def _breach(standing: Standing, now: int, metric: str, verdict: Verdict) -> tuple[Signal, str]:
+def _breach(standing: Standing, now: int, metric: str, verdict: Verdict, limits: Limits) -> tuple[Signal, str]:
     is_block = metric == "block"
-    if verdict.evidence >= GRAVE or verdict.low >= 2 * verdict.limit:
+    is_surely_twice = limits.judging == "sequential" and verdict.low >= 2 * verdict.limit
+    if verdict.evidence >= GRAVE or is_surely_twice:
         return "grave_block" if is_block else "grave", "; beyond doubt"
     has_grown = verdict.evidence > standing.evidence.get(metric, 0.0)
     if standing.judged == "throttled" and now - standing.since >= DWELL_MS and has_grown:
@@ -85,10 +88,10 @@ def _breach(standing: Standing, now: int, metric: str, verdict: Verdict) -> tupl
     return "breach", ""
 
 
-def _breach_of_traps(standing: Standing, now: int, confirmed: Verdict) -> tuple[Signal, str]:
+def _breach_of_traps(standing: Standing, now: int, confirmed: Verdict, limits: Limits) -> tuple[Signal, str]:
     """What is only suspected, or may be a slip of somebody's hand, throttles; the rest must be enough by itself."""
     if confirmed.answer == "breach":
-        return _breach(standing, now, "trap_hit", confirmed)
+        return _breach(standing, now, "trap_hit", confirmed, limits)
     return "breach", "; too little of it is confirmed to isolate"
 
 

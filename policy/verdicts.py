@@ -26,6 +26,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 from policy.counts import isolating_trap_events, trap_events
+from policy.fixed_limits import fixed_verdict
 from schemas.reputation import Answer, Counts, Verdict
 from schemas.sending import Limits
 
@@ -65,6 +66,8 @@ _NOTHING = Counts()
 
 def verdicts(windows: Mapping[str, Counts], limits: Limits) -> dict[str, Verdict]:
     """The verdict on each metric; a window that is missing is empty."""
+    if limits.judging == "fixed":
+        return {metric: _fixed(of, windows, limits, getattr(limits, metric)) for metric, of in METRICS.items()}
     seen = _seen(windows)
     return {
         "hard_bounce": _verdict(METRICS["hard_bounce"], seen, limits.hard_bounce),
@@ -76,7 +79,13 @@ def verdicts(windows: Mapping[str, Counts], limits: Limits) -> dict[str, Verdict
 
 def isolating_traps(windows: Mapping[str, Counts], limits: Limits) -> Verdict:
     """The verdict on the trap hits that may isolate: confirmed ones that no slip of a hand explains."""
+    if limits.judging == "fixed":
+        return _fixed(_isolating, windows, limits, limits.trap_hit)
     return _verdict(_isolating, _seen(windows), limits.trap_hit)
+
+
+def _fixed(of: Events, windows: Mapping[str, Counts], limits: Limits, limit: float) -> Verdict:
+    return fixed_verdict(windows, limits, limit, of, interval, breach=BREACH, grave=GRAVE)
 
 
 def _isolating(counts: Counts) -> tuple[int, int]:

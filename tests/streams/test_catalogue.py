@@ -13,10 +13,10 @@ from policy.settings import Settings
 from policy.templates import BadContent, Template
 from schemas.base import Record
 from schemas.codec import encode
-from schemas.feedback import Suppression
+from schemas.feedback import RegisteredTrap, Suppression
 from schemas.reputation import Control, Counts, RatesSnapshot
 from schemas.sending import Campaign, Content, Mailbox, Pace
-from schemas.topics import CAMPAIGNS, CONTENTS, CONTROL, RATES, SUPPRESSIONS
+from schemas.topics import CAMPAIGNS, CONTENTS, CONTROL, RATES, SUPPRESSIONS, TRAPS
 from streams.admin import Planned, admin
 from streams.catalogue import ALL, Catalogue
 from streams.following import Follower
@@ -153,6 +153,18 @@ async def test_a_suppression_holds_in_its_scope_until_it_is_lifted(
     await publish(SUPPRESSIONS, f"{ANN}|{scope}", None)
     assert await catalogue.caught_up(SOON_S)
     assert catalogue.suppressed(ANN, mine) is None
+
+
+async def test_an_address_is_heard_of_when_it_is_a_trap_or_was_ever_suppressed(
+    catalogue: Catalogue, publish: Publisher
+) -> None:
+    trap, dead, strange = "ca" * 32, "fe" * 32, "12" * 32
+    record = RegisteredTrap(hash=trap, what="address", kind="pristine", since=1)
+    await publish(TRAPS, trap, record)
+    over = Suppression(address_hash=dead, scope="platform", reason="invalid_recipient", since=1, until=2)
+    await publish(SUPPRESSIONS, f"{dead}|platform", over)
+    assert await catalogue.caught_up(SOON_S)
+    assert [catalogue.heard_of(one) for one in (trap, dead, strange)] == [True, True, False]
 
 
 async def test_only_what_concerns_one_campaign_is_kept_if_asked(
