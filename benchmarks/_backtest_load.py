@@ -36,7 +36,7 @@ def write_many(file: Path, *, seed: int, events: int, size: int, count: int) -> 
 
 
 def write_story(file: Path, *, seed: int) -> None:
-    """Write the story of a campaign: well for hours, then a bought list is mixed in and more and more comes back."""
+    """Write the story of a campaign: well for an hour, then a bought list is mixed in and more and more comes back."""
     chance = random.Random(seed)
     with file.open("wb") as out:
         out.write(line(CAMPAIGNS, 0, BEGIN_MS, _STORY, campaign_record(_STORY)))
@@ -45,15 +45,15 @@ def write_story(file: Path, *, seed: int) -> None:
 
 def _story(chance: random.Random) -> Iterator[bytes]:
     comes_back = 0
-    for minute in range(600):
+    for minute in range(240):
         at = BEGIN_MS + minute * _MINUTE_MS
-        bad = 0.006 if minute < 300 else 0.006 + 0.034 * min(1.0, (minute - 300) / 60)
+        bad = 0.006 if minute < 60 else 0.006 + 0.022 * min(1.0, (minute - 60) / 30)
         results = [_result(chance, f"m-{minute}-{number}", at + 500 * number, bad) for number in range(100)]
         ledger = Position(topic="mail.ledger.x", partition=0, offset=minute)
         frame = DeliveryFrame(campaign=_STORY, sender="s-0", covers=[], results=results, ledger=ledger)
         yield line(RESULTS, minute, at + _MINUTE_MS, _STORY, frame)
         for one in results:
-            if one.outcome == "accepted" and chance.random() < (0.0003 if minute < 300 else 0.002):
+            if one.outcome == "accepted" and chance.random() < (0.0003 if minute < 60 else 0.002):
                 late = one.at + chance.randrange(5, 90) * _MINUTE_MS
                 complaint = Feedback(
                     kind="complaint", campaign=_STORY, at=late, sent_at=one.at, message_id=one.message_id

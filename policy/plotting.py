@@ -41,8 +41,10 @@ _MINUTE, _DAY = 60_000, 86_400_000
 _STEPS_MS = tuple(
     _MINUTE * minutes for minutes in (1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 2880, 4320, 10_080, 20_160)
 )
-_LOWEST_EXPONENT, _HIGHEST_EXPONENT = -2, 12
+_LOWEST_EXPONENT = -2
 _LEAST_EXPONENT = math.ceil(math.log10(GRAVE)) + 1  # all lines can be seen
+_HIGHEST_EXPONENT = _LEAST_EXPONENT + 3  # more is no more than beyond doubt
+_APART = 15  # of words that stand one above the other
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +166,10 @@ def _evidence(chart: Chart, x: Callable[[int], float]) -> Iterator[str]:
     step = 2 if tall > 8 else 1
     scale = [10.0**power for power in range(_LOWEST_EXPONENT, exponent + 1, step)]
     yield from _frame(panel, "evidence against the limit (e-value, logarithmic; 1 says nothing)", scale, _power)
+    last = math.inf
     for value, word in _LINES:
-        yield _across(panel, value, _LIMIT if value == BREACH else _SOFT, f"{word} ({value:,.0f})")
+        last = min(place(value) + 4, last - _APART)
+        yield _across(panel, value, _LIMIT if value == BREACH else _SOFT, f"{word} ({value:,.0f})", words_at=last)
     if chart.points:
         yield _line([(x(one.at), place(one.evidence)) for one in chart.points], _EVIDENCE)
     yield from _legend(WIDTH - RIGHT + 12, EVIDENCE_TOP + EVIDENCE_HIGH - 6, [(_EVIDENCE, "evidence", False)])
@@ -203,18 +207,20 @@ def _times(chart: Chart, x: Callable[[int], float]) -> Iterator[str]:
 
 
 def _marks(marks: Sequence[Mark], x: Callable[[int], float]) -> Iterator[str]:
-    bottom = EVIDENCE_TOP + EVIDENCE_HIGH
+    """A line through strip and panels for each decision, and its number above, beside its neighbour's if need be."""
+    parts = ((STRIP_TOP, STRIP_HIGH), (RATE_TOP, RATE_HIGH), (EVIDENCE_TOP, EVIDENCE_HIGH))
     last = -math.inf
     for number, mark in enumerate(marks, start=1):
         at = x(mark.at)
-        yield (
-            f'<line x1="{at:.1f}" y1="{STRIP_TOP}" x2="{at:.1f}" y2="{bottom}" stroke="{_INK}" stroke-width="1.2" '
-            f'stroke-dasharray="5 4"><title>{_text(mark.reason)}</title></line>'
-        )
-        beside = max(at, last + 20)
-        last = beside
-        yield f'<circle cx="{beside:.1f}" cy="{STRIP_TOP - 10}" r="9" fill="{_INK}"/>'
-        yield _words(beside, STRIP_TOP - 6, str(number), anchor="middle", ink="#ffffff", size=11)
+        for top, high in parts:
+            yield (
+                f'<line x1="{at:.1f}" y1="{top}" x2="{at:.1f}" y2="{top + high}" stroke="{_INK}" stroke-width="1.2" '
+                f'stroke-dasharray="5 4"><title>{_text(mark.reason)}</title></line>'
+            )
+        last = max(at, last + 20)
+        yield f'<line x1="{at:.1f}" y1="{STRIP_TOP}" x2="{last:.1f}" y2="{STRIP_TOP - 10}" stroke="{_INK}"/>'
+        yield f'<circle cx="{last:.1f}" cy="{STRIP_TOP - 10}" r="9" fill="{_INK}"/>'
+        yield _words(last, STRIP_TOP - 6, str(number), anchor="middle", ink="#ffffff", size=11)
 
 
 def _explained(marks: Sequence[Mark], total: int, top: int) -> Iterator[str]:
@@ -242,12 +248,13 @@ def _legend(left: float, top: float, entries: Sequence[tuple[str, str, bool]]) -
         yield _words(left + 30, y, word)
 
 
-def _across(panel: _Panel, value: float, colour: str, word: str) -> str:
+def _across(panel: _Panel, value: float, colour: str, word: str, words_at: float | None = None) -> str:
     """A line at a value, with its word beside it."""
     y = panel.place(value)
     return (
         f'<line x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH - RIGHT}" y2="{y:.1f}" stroke="{colour}" stroke-width="1.5" '
-        f'stroke-dasharray="8 4"/>\n' + _words(WIDTH - RIGHT + 12, y + 4, word, ink=colour)
+        f'stroke-dasharray="8 4"/>\n'
+        + _words(WIDTH - RIGHT + 12, y + 4 if words_at is None else words_at, word, ink=colour)
     )
 
 
