@@ -9,7 +9,8 @@ lost in the crash that made the event come again.
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import structlog
@@ -40,6 +41,7 @@ PANES_PER_TURN = 500
 _SIGNALS = {"hard_bounce", "block"}  # refusals that speak against the sender
 _FEEDBACK_SIGNALS = {"hard_bounce", "block", "complaint", "trap_hit"}
 _FROM_RESULTS, _FROM_FEEDBACK = 0, 1
+_KIND = 4  # place in a signal
 
 
 class PaneTable(Protocol):
@@ -95,6 +97,7 @@ class Tally:
         for campaign, own in found.items():
             self.live[campaign] = rebuilt(own)
             await asyncio.sleep(0)
+        self.snapshots.rebuilt()
 
     # -- results
 
@@ -106,9 +109,11 @@ class Tally:
             return
         if await self._homing.away(message, frame.campaign):
             return
+        refused = [result for result in frame.results if result.outcome != "accepted"]
         try:
-            ahead = self._count_results(message, frame)
-            left_behind, found = self._what_follows(frame)
+            signals = _signals(message, refused)
+            ahead = self._count_results(message, frame, refused, signals)
+            left_behind, found = self._what_follows(frame, refused)
         except Exception as error:
             log.exception("tally failed", partition=message.partition, offset=message.offset)
             await self._aside.failed(message, "tally", error)
@@ -117,30 +122,24 @@ class Tally:
             await self._aside.put(message, "from_the_future", _ahead("results[].at"))
         for signal in found.signals:
             await self._outlet.publish(FEEDBACK, signal, key=signal.campaign)
-        await self._follow(frame.campaign, [*left_behind, *found.lifted])
+        await self._suppress([*left_behind, *found.lifted])
+        blocked = any(one[_KIND] == "block" for of_minute in signals.values() for one in of_minute)
+        await self.snapshots.results(frame.campaign, self._live(frame.campaign), now_ms(), blocked=blocked)
 
-    def _what_follows(self, frame: DeliveryFrame) -> tuple[list[Suppression], Found]:
+    def _what_follows(self, frame: DeliveryFrame, refused: Sequence[DeliveryResult]) -> tuple[list[Suppression], Found]:
         """What results leave behind, and what they say beside what others left; of repeats the same."""
         campaign = self._known.campaigns.get(frame.campaign)
-        refused = [result for result in frame.results if result.outcome != "accepted"]
         left_behind = self._suppressing.after_results(frame.campaign, refused, campaign)
         return left_behind, self._history.look_at(frame.campaign, frame.results, refused, campaign)
 
-    def _count_results(self, message: Message, frame: DeliveryFrame) -> bool:
+    def _count_results(
+        self,
+        message: Message,
+        frame: DeliveryFrame,
+        refused: Sequence[DeliveryResult],
+        signals: Mapping[int, Sequence[panes.Signal]],
+    ) -> bool:
         """Count a frame in its panes, where it was not counted before; answers whether its clock was ahead."""
-        signals: dict[int, list[panes.Signal]] = {}
-        for result in frame.results:
-            if result.outcome == "bounced" and (counts := category_of(result.class_).counts) in _SIGNALS:
-                signals.setdefault(result.at // MINUTE_MS, []).append(
-                    panes.signal(
-                        _FROM_RESULTS,
-                        partition=message.partition,
-                        offset=message.offset,
-                        message_id=result.message_id,
-                        kind=counts,
-                        at=result.at,
-                    )
-                )
         latest = now_ms() // MINUTE_MS + AHEAD_MIN
         live = self._live(frame.campaign)
         counted = ahead = False
@@ -164,8 +163,9 @@ class Tally:
                 counted = True
         self._metrics.frames.labels("new" if counted else "repeat").inc()
         if counted:
-            for outcome, number in _by_outcome(frame.results).items():
+            for outcome, number in Counter(result.outcome for result in refused).items():
                 self._metrics.results.labels(outcome).inc(number)
+            self._metrics.results.labels("accepted").inc(len(frame.results) - len(refused))
         return ahead
 
     # -- feedback
@@ -207,7 +207,8 @@ class Tally:
             return
         if ahead:
             await self._aside.put(message, "from_the_future", _ahead("at"))
-        await self._follow(name, left_behind)
+        await self._suppress(left_behind)
+        await self.snapshots.campaign(name, self._live(name), now_ms())
 
     def _count_feedback(self, message: Message, name: str, events: Sequence[FeedbackEvent]) -> bool:
         """Count events that were not counted before, whatever minute they were booked to then."""
@@ -247,17 +248,33 @@ class Tally:
 
     # -- what follows
 
-    async def _follow(self, name: str, left_behind: Sequence[Suppression]) -> None:
-        """Publish suppressions and the snapshot, for repeats as well."""
+    async def _suppress(self, left_behind: Sequence[Suppression]) -> None:
         for suppression in left_behind:
             await self._outlet.publish(SUPPRESSIONS, suppression, key=key_of(suppression))
-        await self.snapshots.campaign(name, self._live(name), now_ms())
 
     def _live(self, name: str) -> Live:
         live = self.live.get(name)
         if live is None:
             live = self.live[name] = Live()
         return live
+
+
+def _signals(message: Message, refused: Sequence[DeliveryResult]) -> dict[int, list[panes.Signal]]:
+    """The refusals that speak against the sender, by minute."""
+    signals: dict[int, list[panes.Signal]] = {}
+    for result in refused:
+        if result.outcome == "bounced" and (counts := category_of(result.class_).counts) in _SIGNALS:
+            signals.setdefault(result.at // MINUTE_MS, []).append(
+                panes.signal(
+                    _FROM_RESULTS,
+                    partition=message.partition,
+                    offset=message.offset,
+                    message_id=result.message_id,
+                    kind=counts,
+                    at=result.at,
+                )
+            )
+    return signals
 
 
 def _signal(message: Message, event: FeedbackEvent) -> panes.Signal:
@@ -270,13 +287,6 @@ def _signal(message: Message, event: FeedbackEvent) -> panes.Signal:
         at=event.at,
         trap=event.trap,
     )
-
-
-def _by_outcome(results: Sequence[DeliveryResult]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for result in results:
-        counts[result.outcome] = counts.get(result.outcome, 0) + 1
-    return counts
 
 
 def _ahead(field: str) -> str:

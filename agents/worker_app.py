@@ -39,6 +39,7 @@ from streams.web import Pages
 
 log = structlog.get_logger()
 
+LATE_EVERY_S = 0.25
 SNAPSHOTS_EVERY_S = 5.0
 WINDOWS_MOVE_EVERY_S = 60.0
 
@@ -194,6 +195,7 @@ def _attach_tally(app: WorkerApp, outlet: Outlet, keys: Keys) -> None:
     table.on_recover(tally.rebuild)
     _agent(app, "tally-results", RESULTS, tally.results)
     _agent(app, "tally-feedback", FEEDBACK, tally.feedback)
+    _timer(app, LATE_EVERY_S, "late snapshots", tally.snapshots.late)
     _timer(app, SNAPSHOTS_EVERY_S, "snapshots", tally.snapshots.providers)
     _timer(app, WINDOWS_MOVE_EVERY_S, "windows", tally.snapshots.moved)
     _timer(app, PARTS_EVERY_S, "parts", tally.parts.publish)

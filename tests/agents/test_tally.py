@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from agents import tally as module
 from agents.history import History
 from agents.ports import now_ms
+from agents.snapshots import EVERY_MS
 from agents.tally import Tally
 from policy.tokens import Keys
 from policy.traps import TrapFact, domain_hash
@@ -50,6 +51,12 @@ class Bench:
         )
 
     async def results(self, frame: DeliveryFrame, offset: int, partition: int = HOME) -> None:
+        """Count a frame, and let its snapshot's second pass."""
+        await self.told(frame, offset, partition)
+        await self.tally.snapshots.late(now_ms() + EVERY_MS)
+
+    async def told(self, frame: DeliveryFrame, offset: int, partition: int = HOME) -> None:
+        """Count a frame."""
         await self.tally.results(Arrived(encode(frame), topic=RESULTS, partition=partition, offset=offset))
 
     async def feedback(self, record: Feedback | FeedbackFrame, offset: int, partition: int = HOME, **more: Any) -> None:
@@ -85,6 +92,47 @@ async def test_a_frame_is_counted_once_and_told_again() -> None:
     assert bench.newest.windows["5m"].accepted == 10
     assert len(bench.out.to(RATES)) == 3
     assert bench.panes.writes == 1
+
+
+async def test_a_campaign_that_is_well_is_told_of_once_a_second() -> None:
+    bench, now = Bench(), now_ms()
+
+    for offset in range(5):
+        await bench.told(frame(*(result(100 * offset + number, now) for number in range(100))), offset)
+
+    assert [one.windows["5m"].accepted for one in bench.out.to(RATES)] == [100]
+
+    await bench.tally.snapshots.late(now_ms() + EVERY_MS)
+    await bench.tally.snapshots.late(now_ms() + 2 * EVERY_MS)
+
+    assert [one.windows["5m"].accepted for one in bench.out.to(RATES)] == [100, 500]
+
+
+@pytest.mark.parametrize(
+    ("refusals", "class_"),
+    [(10, "invalid_recipient"), (1, "reputation_ip")],
+    ids=["more hard bounces than the limit", "a single block"],
+)
+async def test_what_speaks_against_a_campaign_is_told_at_once(refusals: int, class_: str) -> None:
+    bench, now = Bench(), now_ms()
+    await bench.told(frame(*(result(number, now) for number in range(100))), offset=0)
+
+    refused = [result(200 + number, now, "bounced", class_=class_) for number in range(refusals)]
+    await bench.told(frame(*refused), offset=1)
+
+    assert bench.newest.windows["5m"].attempts == 100 + refusals
+
+
+async def test_what_was_not_told_before_a_worker_ended_is_told_by_the_next() -> None:
+    bench, now = Bench(), now_ms()
+    for offset in range(2):
+        await bench.told(frame(result(offset, now)), offset)
+
+    next_one = Bench(bench.panes)
+    await next_one.tally.rebuild()
+    await next_one.tally.snapshots.late(now)
+
+    assert next_one.newest.windows["5m"].accepted == 2
 
 
 async def test_a_frame_over_two_minutes_is_booked_to_both() -> None:
