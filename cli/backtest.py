@@ -25,7 +25,7 @@ from cli.backtest_records import TOPICS, Line, write_line
 from cli.backtest_replay import Replay
 from cli.backtest_report import Report, report, tell
 from cli.backtest_run import first_campaigns, replayed
-from cli.failures import SaysNo, WrongUse
+from cli.failures import OutsideFailed, SaysNo, WrongUse
 from cli.rules import put_rules_in_force
 from cli.settings import setting_options
 from policy.settings import Settings
@@ -88,6 +88,8 @@ def backtest(
       mailcordon export --from 7d -o - | mailcordon backtest --input - --json
     """
     put_rules_in_force(settings.rules_file)
+    if plot is not None and not plot.parent.is_dir():
+        raise WrongUse(f"--plot {plot}: there is no folder {plot.parent}")
     what_if = WhatIf() if file is None else read_limits(file)
     now = now_ms()
     since, to = _times(begin, end, now)
@@ -195,18 +197,14 @@ def _length(found: re.Match[str]) -> int:
 class Progress:
     """A line on standard error once a second; nothing for what is done at once."""
 
-    def __init__(self, done: str) -> None:
-        self._done = done
+    def __init__(self, what: str) -> None:
+        self._what = what
         self._next = time.monotonic() + _EVERY_S
 
     def __call__(self, count: int, of: int | None = None) -> None:
-        """So many records are done."""
+        """So much is done."""
         if time.monotonic() >= self._next:
-            say(
-                f"{count:,} records {self._done} ..."
-                if of is None
-                else f"{count * 100 // max(of, 1)} % {self._done} ..."
-            )
+            say(f"{count:,} {self._what} ..." if of is None else f"{count * 100 // max(of, 1)} % {self._what} ...")
             self._next = time.monotonic() + _EVERY_S
 
 
@@ -246,7 +244,7 @@ def _recording(
     settings: Settings, source: Path | None, since: int | None, to: int | None, warm_up: str
 ) -> Iterator[Recording]:
     if source is not None:
-        with opened(source) as file:
+        with opened(source, Progress("MiB unpacked")) as file:
             yield Recording(file)
         return
     before = _AGO.match(warm_up)
@@ -259,11 +257,16 @@ def _recording(
 @contextlib.contextmanager
 def _fetched(settings: Settings, since: int | None, to: int | None) -> Iterator[Recording]:
     """The records of the topics, by way of a temporary file: they come by partition, and are wanted by time."""
-    progress = Progress("read")
+    progress = Progress("records read")
     with tempfile.TemporaryFile() as file:
 
         async def work(bootstrap: str) -> int:
-            return await write_lines(lines_of(bootstrap, since=since, to=to), file, progress)
+            try:
+                return await write_lines(lines_of(bootstrap, since=since, to=to), file, progress)
+            except OSError as full:
+                raise OutsideFailed(
+                    f"the records could not be kept ({full}); TMPDIR says where, if there is no room"
+                ) from full
 
         with_kafka(settings, work)
         file.flush()

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import zlib
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -25,6 +25,8 @@ from cli.failures import WrongUse
 
 MAX_LINE_BYTES = 16 << 20
 SHOWN = 20  # bad lines that are told of, each with its reason
+
+Progress = Callable[[int], None]
 
 _GZIP = b"\x1f\x8b"
 _HEAD = re.compile(rb'\{"topic":"([\w.-]+)","partition":(\d{1,9}),"offset":(\d{1,18}),"at":(\d{1,18})[,}]')
@@ -168,33 +170,37 @@ def _field(said: str) -> str:
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[IO[bytes]]:
-    """A file that can be read twice, of a file, a gzip file or standard input (``-``)."""
+def opened(path: Path, progress: Progress = lambda _: None) -> Iterator[IO[bytes]]:
+    """A file that can be read twice, of a file, a gzip file or standard input (``-``).
+
+    ``progress`` is told how many MiB were written to a temporary file.
+    """
     with contextlib.ExitStack() as stack:
         if str(path) == "-":
-            yield _readable(stack, sys.stdin.buffer)
+            yield _readable(stack, sys.stdin.buffer, progress)
             return
         try:
             file = stack.enter_context(path.open("rb"))
         except OSError as wrong:
             raise WrongUse(f"--input {path}: {wrong.strerror or wrong}") from wrong
-        yield _readable(stack, file)
+        yield _readable(stack, file, progress)
 
 
-def _readable(stack: contextlib.ExitStack, file: IO[bytes]) -> IO[bytes]:
+def _readable(stack: contextlib.ExitStack, file: IO[bytes], progress: Progress) -> IO[bytes]:
     if not file.seekable():
-        return _readable(stack, _spooled(stack, file))
+        return _readable(stack, _spooled(stack, file, progress), progress)
     file.seek(0)
     is_gzip = file.read(2) == _GZIP
     file.seek(0)
-    return _spooled(stack, stack.enter_context(gzip.open(file))) if is_gzip else file
+    return _spooled(stack, stack.enter_context(gzip.open(file)), progress) if is_gzip else file
 
 
-def _spooled(stack: contextlib.ExitStack, source: IO[bytes] | gzip.GzipFile) -> IO[bytes]:
+def _spooled(stack: contextlib.ExitStack, source: IO[bytes] | gzip.GzipFile, progress: Progress) -> IO[bytes]:
     spooled: IO[bytes] = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
     try:
         while part := source.read(1 << 20):
             spooled.write(part)
+            progress(spooled.tell() >> 20)
     except (OSError, EOFError, zlib.error) as broken:
         raise WrongUse(f"--input cannot be read to its end: {broken}") from broken
     spooled.flush()
