@@ -1,17 +1,16 @@
 """Verdicts: is a rate above its limit?  Three answers: within, breach, or too few to tell.
 
 The test may be looked at after every message.  For each metric the case against "the true rate is at most the
-limit" is an e-value: the average of likelihood ratios between higher rates (1.4 to 32 times the odds of the limit)
+limit" is an e-value: the average of likelihood ratios between higher rates (1.5 to 32 times the odds of the limit)
 and the limit itself.  While the true rate stays at or below the limit, such an average grows beyond 1/a with a chance
-of at most a, however often one looks (Ville's inequality).  A breach is called at 1/ALPHA; at ten times that, one in
-a thousand, it is beyond doubt.  A bare ratio with a minimum volume has no such promise: looked at after every message
+of at most a, however often one looks (Ville's inequality).  A breach is called at 1/ALPHA; at five times that it is
+beyond doubt.  A bare ratio with a minimum volume has no such promise: looked at after every message
 it crosses any line sooner or later.
 
 Three windows are looked at together, because a campaign that was good for a day and turns bad must be seen in
-minutes: 24h with three quarters of the error budget, 1h and 5m with an eighth of a day's budget each, shared among the
-24 and 288 windows of a day.  Exactly proven is one window start: a campaign that stays at its limit is ever called a
-breach with a chance of at most 0.76 * ALPHA.  A window that slides has many starts; there the rate was measured
-(docs/verdicts.md: about one false isolation in a thousand days exactly at the limit, none at half of it;
+minutes: 24h with 85 % of the error budget, 1h and 5m with 7.5 % of a day's budget each, shared among the 24 and 288
+windows of a day.  Exactly proven is one window start: a campaign that stays at its limit is ever called a breach with
+a chance of at most 0.86 * ALPHA.  A window that slides has many starts; there the rate was measured (docs/verdicts.md;
 ``tests/policy/test_verdicts.py`` repeats both).  Signals that come late only make the case weaker for the while.
 
 The lines and the alternatives are a compromise that the simulation found (``benchmarks/verdicts.py``): soon enough at
@@ -25,24 +24,24 @@ import math
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 
-from policy.counts import isolating_trap_events, trap_events
+from policy.counts import complaints, isolating_trap_events, trap_events
 from policy.fixed_limits import fixed_verdict
 from schemas.reputation import Answer, Counts, Verdict
 from schemas.sending import Limits
 
 ALPHA = 0.01
 BREACH = 1 / ALPHA
-GRAVE = 10 / ALPHA  # beyond doubt
+GRAVE = 5 / ALPHA  # beyond doubt
 WARNING = 20.0  # worth a look; a campaign at its limit gets there on one day in twenty at most
 
 DECIDING = "24h"
-WEIGHTS: Mapping[str, float] = {DECIDING: 0.75, "1h": 0.125 / 24, "5m": 0.125 / 288}
+WEIGHTS: Mapping[str, float] = {DECIDING: 0.85, "1h": 0.075 / 24, "5m": 0.075 / 288}
 _REST = 1 - sum(WEIGHTS.values())  # the part of the budget that bets on nothing: no news is 1
 _MOST = 1e300  # JSON knows no infinity
 
 _LARGEST_EXPONENT = 680.0
-_ODDS = (1.4, 1.9, 2.7, 4.5, 10.0, 32.0)
-_SHARES = (0.10, 0.30, 0.25, 0.13, 0.11, 0.11)
+_ODDS = (1.5, 2.0, 2.8, 4.5, 10.0, 32.0)
+_SHARES = (0.12, 0.38, 0.18, 0.12, 0.10, 0.10)
 _SMALL = int(_LARGEST_EXPONENT / math.log(max(_ODDS)))  # so many events cannot lead beyond what a float holds
 _Z = 1.959963984540054  # 97.5 % of the normal distribution
 _Z2 = _Z * _Z
@@ -51,7 +50,7 @@ Events = Callable[[Counts], tuple[int, int]]
 
 METRICS: Mapping[str, Events] = {
     "hard_bounce": lambda counts: (counts.hard_bounce, counts.accepted + counts.hard_bounce + counts.soft_bounce),
-    "complaint": lambda counts: (counts.complaint, max(counts.accepted, counts.complaint)),
+    "complaint": complaints,
     "trap_hit": lambda counts: (trap_events(counts), max(counts.accepted, counts.trap_hit)),
     "block": lambda counts: (counts.block, max(counts.attempts, counts.block)),
 }

@@ -282,7 +282,7 @@ def test_the_gravest_of_several_signals_decides() -> None:
     assert decision.rule == "hard_bounce"
 
 
-MORE = Counts(accepted=593, hard_bounce=28, attempts=621)
+MORE = Counts(accepted=594, hard_bounce=27, attempts=621)
 LASTING = {
     "before_the_dwell": (DWELL_MS - 1, MORE, "throttled"),
     "after_the_dwell_and_worse": (DWELL_MS, MORE, "isolated"),
@@ -427,7 +427,7 @@ def test_after_a_pause_only_what_is_new_is_judged() -> None:
 
 def test_trouble_that_goes_on_after_a_pause_pauses_again_although_it_is_smaller() -> None:
     standing = told(in_state("paused"), "review", T0 + PAUSE_MS)[0]
-    smaller = Counts(accepted=900, block=400, deferral=400, attempts=1_300)
+    smaller = Counts(accepted=902, block=398, deferral=398, attempts=1_300)
     for later_ms, state in ((MINUTE, "throttled"), (DWELL_MS, "paused")):
         snapshot = rates(smaller, T0 + PAUSE_MS + later_ms, shorter=Counts())
         standing, _ = step(standing, scope=SCOPE, campaign=CAMPAIGN, now=snapshot.at, rates=snapshot)

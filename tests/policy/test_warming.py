@@ -80,7 +80,7 @@ def test_without_mail_a_stage_takes_two_hours() -> None:
 def test_a_breach_on_the_way_leads_back_to_the_first_stage() -> None:
     standing, _ = goes_on(back(), range(1, 41))
     assert standing.stage == 1
-    snapshot = at_minute(41, accepted=2_000, hard_bounce=96)
+    snapshot = at_minute(41, accepted=2_000, hard_bounce=92)
     standing, decision = step(standing, scope=SCOPE, campaign=CAMPAIGN, now=snapshot.at, rates=snapshot)
     assert decision is not None
     assert (decision.from_, decision.to, decision.rule) == ("throttled", "throttled", "hard_bounce")
@@ -97,7 +97,7 @@ def test_what_is_beyond_doubt_isolates_on_the_way_as_ever() -> None:
 
 def test_a_rate_that_warns_makes_the_half_hour_begin_anew() -> None:
     standing, _ = goes_on(back(), range(1, 21))
-    warns = at_minute(21, accepted=1_050, hard_bounce=70)
+    warns = at_minute(21, accepted=1_050, hard_bounce=64)
     standing, decision = step(standing, scope=SCOPE, campaign=CAMPAIGN, now=warns.at, rates=warns)
     assert (decision, standing.calm_since) == (None, None)
     standing, decisions = goes_on(standing, range(22, 60))
