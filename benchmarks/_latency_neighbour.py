@@ -16,7 +16,7 @@ from typing import Literal
 from benchmarks._latency_account import percentile
 from benchmarks._latency_load import HANG_DOMAIN, request, trap_hit
 from benchmarks._latency_system import System
-from benchmarks._latency_trials import Span
+from benchmarks._latency_trials import Clock, Span
 from benchmarks._running import Failed, say
 from policy.naming import campaign_scope
 from schemas.reputation import Command
@@ -31,7 +31,7 @@ _BESIDE_PER_SECOND = 50.0
 _MOST = 500  # messages of the one beside it: one request
 _UNKNOWN = 0.05  # share of the breaching campaign's recipients that do not exist
 _ARRIVED_WITHIN_S = 30.0
-_CALM_S = 1.0
+_CALM_S = 0.3
 _WARM_S = 2.0
 
 
@@ -46,7 +46,7 @@ class Turns:
         """The p99 of all messages of such turns."""
         return percentile([one for turn in self.times[beside] for one in turn], 99)
 
-    def ratio(self, beside: Beside, other: Beside = "alone") -> float:
+    def ratio(self, beside: Beside, other: Beside) -> float:
         """The median, over the turns, of the p99 in turns of one kind by the p99 in those of the other."""
         pairs = zip(self.times[beside], self.times[other], strict=True)
         return statistics.median(percentile(one, 99) / percentile(another, 99) for one, another in pairs)
@@ -63,13 +63,13 @@ async def turns(running: System, kinds: Sequence[Beside], *, runs: int, turn_s: 
             await running.begin(beside, domain=_domain(kind))
     await _turn(running, found, "warm", "alone", _WARM_S)
     found.times["alone"].clear()
-    begin = time.time()
+    clock = Clock()
     for number in range(runs):
         for kind in chance.sample(kinds, len(kinds)):
             await _turn(running, found, str(number), kind, turn_s)
         told = ", ".join(f"{kind} {percentile(found.times[kind][-1], 99):.0f} ms" for kind in kinds)
         say(f"turn {number + 1} of {runs}: p99 {told}")
-    return found, Span(begin, time.time())
+    return found, clock.span()
 
 
 async def _turn(running: System, found: Turns, number: str, kind: Beside, turn_s: float) -> None:

@@ -106,6 +106,7 @@ class System:
     seen: Sightings
     background: Background
     out: Producer
+    roles: "tuple[Running, ...]"
     watched: "tuple[asyncio.Task[None], ...]"
 
     async def publish(self, topic: str, key: str, record: Record) -> float:
@@ -117,7 +118,8 @@ class System:
 
     def must_run(self) -> None:
         """Raise what went wrong in the background."""
-        self.background.process.must_run()
+        for role in (*self.roles, self.background.process):
+            role.must_run()
         for task in self.watched:
             if task.done():
                 task.result()
@@ -205,6 +207,7 @@ async def system(
             seen=seen,
             background=behind,
             out=out,
+            roles=(worker, controller),
             watched=watched,
         )
 

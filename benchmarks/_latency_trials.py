@@ -9,6 +9,7 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from benchmarks._latency_account import STOPPED_WITHIN_S, Trial
 from benchmarks._latency_load import request, return_path, trap_hit
@@ -19,18 +20,39 @@ from schemas.topics import FEEDBACK, REQUESTS
 PER_SECOND = 50.0  # messages of a trial's campaign
 _MESSAGES = 500  # ten seconds of mail
 _LEAD_S = 0.8  # of mail before the hit
-_BETWEEN_S = (0.2, 0.5)  # hits
+_BETWEEN_S = (0.3, 0.6)  # hits
 _CALM_S = 1.0  # after the start of senders
 _AFTER_S = 1.0  # so long mail is looked for after the last one was seen to stop
 _LOOK_AGAIN_S = 0.1
+_IDLE = 3  # place in /proc/stat
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A time in which was measured; wall clock."""
+    """A time in which was measured, and the share of it in which the processors had nothing to do."""
 
     begin: float
     end: float
+    idle: float
+
+
+class Clock:
+    """Begins a span."""
+
+    def __init__(self) -> None:
+        self._began = time.time()
+        self._jiffies = _jiffies()
+
+    def span(self) -> Span:
+        """The time since the beginning."""
+        idle, all_ = (now - before for now, before in zip(_jiffies(), self._jiffies, strict=True))
+        return Span(self._began, time.time(), idle / max(1, all_))
+
+
+def _jiffies() -> tuple[int, int]:
+    """Idle ones and all, of all processors since the machine's start (proc(5), /proc/stat)."""
+    counted = [int(one) for one in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    return counted[_IDLE], sum(counted)
 
 
 async def trials(running: System, *, count: int, at_once: int, seed: int) -> tuple[list[Trial], list[Span]]:
@@ -46,10 +68,10 @@ async def trials(running: System, *, count: int, at_once: int, seed: int) -> tup
         started_s = time.monotonic() - began
         await running.calm()
         await asyncio.sleep(_CALM_S)
-        begin = time.time()
+        clock = Clock()
         hits |= await _hit_all(running, batch, chance)
         await _stopped(running, batch)
-        spans.append(Span(begin, time.time()))
+        spans.append(clock.span())
         say(f"trials {start + 1} to {start + len(batch)} of {count}; their senders took {started_s:.1f} s to start")
     running.sink.read()
     return [_trial(running, name, at) for name, at in hits.items()], spans

@@ -9,14 +9,16 @@ steady clock; that it kept its rate, and that the worker kept up, is checked.
    decision (the control record, which is published first), the closing of the sender's gate, and MAIL FROMs after
    that.  `failed` are trials whose campaign was not stopped within 5 s, or was not sending when it was hit.  Each trial
    is a new campaign with a new sender.
-2. A neighbour.  A well-behaved campaign sends 100 messages a second, in turns alone and beside a campaign that breaches
-   its limits and is isolated in the middle of the turn.  neighbour_p99_ratio is the median, over the turns, of its p99
-   from request to taken message, beside by alone.  On few cores that has in it what any second sender costs: with
-   --behaving there are turns beside a campaign that breaches nothing, too, and neighbour_p99_ratio_to_behaving is what
-   the breach itself costs.  With --hang there are turns beside a campaign whose provider takes connections and is
-   silent (neighbour_hang_p99_ratio).
+2. A neighbour.  A well-behaved campaign sends 100 messages a second, in turns beside a campaign that sends 50 and
+   breaches nothing, and beside one that does the same, breaches its limits, and is isolated in the middle of the turn.
+   neighbour_p99_ratio is what the breach changes: the median, over the turns, of the neighbour's p99 from request to
+   taken message in the latter by that in the former.  There are turns with nobody beside it as well:
+   neighbour_p99_ratio_to_alone has in it what any second sender costs on the same processors.  With --hang there are
+   turns beside a campaign whose provider takes connections and is silent: neighbour_hang_p99_ratio, to alone.
 
-The exit code is 1 if a trial failed, a message of the neighbour was lost, or the background was not what it should be.
+cpu_idle_percent is what all processors had nothing to do, in the part of the run in which it was least: near 0 the
+figures tell of the machine, or of what else runs on it.  The exit code is 1 if a trial failed, a message of the
+neighbour was lost, or the background was not what it should be.
 """
 
 import argparse
@@ -43,6 +45,8 @@ EXAMPLES = """\
   .venv/bin/python benchmarks/latency.py --json                       200 trials, some six minutes
   .venv/bin/python benchmarks/latency.py --json --hang --background 2000 --seed 7"""
 
+KINDS: tuple[Beside, ...] = ("alone", "behaving", "breaching", "hanging")
+_BASELINE = ("neighbour_behaving_p99_ms", "neighbour_alone_p99_ms")
 _STEADY = 0.98  # of the background's rate
 
 
@@ -63,8 +67,7 @@ def main() -> None:
     made.add_argument("--background", type=at_least_one, default=2_000, metavar="N", help=help_)
     made.add_argument("--frame", type=at_least_one, default=25, metavar="N", help="results in one frame (default 25)")
     made.add_argument("--others", type=at_least_one, default=4, metavar="N", help="other campaigns (default 4)")
-    made.add_argument("--turn", type=float, default=8.0, metavar="S", help="seconds of a neighbour's turn (default 8)")
-    made.add_argument("--behaving", action="store_true", help="also turns beside a campaign that breaches nothing")
+    made.add_argument("--turn", type=float, default=6.0, metavar="S", help="seconds of a neighbour's turn (default 6)")
     made.add_argument("--hang", action="store_true", help="also turns beside a campaign whose provider hangs")
     made.add_argument("--seed", type=int, default=1, metavar="S", help="same seed, same course (default 1)")
     options = made.parse_args()
@@ -90,7 +93,11 @@ async def _bench(options: argparse.Namespace, at: Path, bootstrap: str) -> Outco
     ) as running:
         found, spans = await trials(running, count=options.trials, at_once=options.at_once, seed=options.seed)
         felt, span = await turns(
-            running, _kinds(options), runs=options.runs, turn_s=options.turn, seed=options.seed + 1
+            running,
+            KINDS if options.hang else KINDS[:-1],
+            runs=options.runs,
+            turn_s=options.turn,
+            seed=options.seed + 1,
         )
         failures = Counter(failure for one in found if (failure := one.failure) is not None)
         told = figures(found)
@@ -101,15 +108,6 @@ async def _bench(options: argparse.Namespace, at: Path, bootstrap: str) -> Outco
     return Outcome({**told, **background, **_felt(felt)}, _ratios(felt), wrong)
 
 
-def _kinds(options: argparse.Namespace) -> list[Beside]:
-    kinds: list[Beside] = ["alone", "breaching"]
-    if options.behaving:
-        kinds.append("behaving")
-    if options.hang:
-        kinds.append("hanging")
-    return kinds
-
-
 def _background(running: System, spans: list[Span]) -> tuple[dict[str, float | int], list[str]]:
     """The rate of each span, and how far the worker was behind."""
     wanted = running.background.per_second
@@ -118,6 +116,7 @@ def _background(running: System, spans: list[Span]) -> tuple[dict[str, float | i
     found: dict[str, float | int] = {
         "background_per_s": round(min(rate for rate, _ in said), 1),
         "background_late_ms": max(late for _, late in said),
+        "cpu_idle_percent": round(100 * min(span.idle for span in spans), 1),
         "lag_frames_p50": percentile(lags, 50),
         "lag_frames_p95": percentile(lags, 95),
         "lag_frames_max": max(lags, default=-1),
@@ -136,12 +135,14 @@ def _felt(felt: Turns) -> dict[str, float | int]:
 
 
 def _ratios(felt: Turns) -> dict[str, float]:
-    ratios = {"neighbour_p99_ratio": round(felt.ratio("breaching"), 3)}
-    if "behaving" in felt.times:
-        ratios["neighbour_p99_ratio_to_behaving"] = round(felt.ratio("breaching", "behaving"), 3)
+    """Of a breach alone: with and without it the one beside sends as much.  Of a provider that hangs: nothing is sent."""
+    ratios = {
+        "neighbour_p99_ratio": felt.ratio("breaching", "behaving"),
+        "neighbour_p99_ratio_to_alone": felt.ratio("breaching", "alone"),
+    }
     if "hanging" in felt.times:
-        ratios["neighbour_hang_p99_ratio"] = round(felt.ratio("hanging"), 3)
-    return ratios
+        ratios["neighbour_hang_p99_ratio"] = felt.ratio("hanging", "alone")
+    return {name: round(ratio, 3) for name, ratio in ratios.items()}
 
 
 def show(options: argparse.Namespace, outcome: Outcome) -> None:
@@ -156,7 +157,7 @@ def show(options: argparse.Namespace, outcome: Outcome) -> None:
         told: Json = {
             "bench": "latency",
             "figures": {**outcome.figures, **outcome.ratios},
-            "baseline": {"neighbour_alone_p99_ms": outcome.figures["neighbour_alone_p99_ms"]},
+            "baseline": {name: outcome.figures[name] for name in _BASELINE},
             "ratios": outcome.ratios,
             "machine": where,
             "wrong": outcome.wrong,

@@ -84,7 +84,7 @@ def test_a_percentile_is_one_of_the_values(values: list[float], percent: int, ex
 
 def test_a_ratio_is_the_median_of_the_turns() -> None:
     felt = Turns({"alone": [[10.0], [20.0], [40.0]], "breaching": [[11.0], [40.0], [40.0]]})
-    assert felt.ratio("breaching") == 1.1
+    assert felt.ratio("breaching", "alone") == 1.1
     assert felt.p99("breaching") == 40.0
 
 
