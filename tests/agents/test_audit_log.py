@@ -86,9 +86,11 @@ async def test_the_log_is_whole_when_the_worker_is_killed_between_decisions(oper
     for number, command in enumerate(given):
         await operator.says(command)
         if number % 2:
+            await worker.ready()
             await operator.answered(number)  # the one before: this one is somewhere between topic and table
         worker.kill()
         worker.start()
+    await worker.ready()
     await operator.answered(len(given))
 
     found = await checked(operator.plant.bootstrap, scope=operator.scope, seal=sealer(KEYS))
@@ -101,7 +103,6 @@ async def test_the_log_is_whole_when_the_worker_is_killed_between_decisions(oper
     asked = {one["decision"]["command_id"]: one["what"] for one in entries if one["decision"]["command_id"]}
     assert asked.keys() == {f"{operator.name}-{number}" for number in range(1, len(given) + 1)}
     assert asked[f"{operator.name}-4"] == "refused"
-    await worker.ready()
 
 
 async def test_an_export_is_verified_without_a_broker_and_tampering_is_found(
