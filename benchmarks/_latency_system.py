@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import time
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field, replace
@@ -172,7 +173,7 @@ async def system(
     settings = _settings(at, bootstrap, sink_port, hang_port)
     environment = {**as_environment(settings), "PYTHONPATH": str(ROOT)}
     sink_log = at / "sink.log"
-    sink_log.touch()
+    sink_log.write_bytes(b"")  # it may hold an earlier run
     names = [f"other-{number}" for number in range(others)]
     orders = {"bootstrap": bootstrap, "campaigns": names, "per_second": background, "frame": frame, "seed": seed}
     await create(bootstrap, settings)
@@ -214,7 +215,8 @@ async def system(
 
 def _settings(at: Path, bootstrap: str, sink_port: int, hang_port: int) -> Settings:
     data, secret_file = at / "data", at / "secrets.json"
-    data.mkdir(mode=0o700, exist_ok=True)
+    shutil.rmtree(data, ignore_errors=True)  # of an earlier run
+    data.mkdir(mode=0o700)
     secrets.load_or_make(secret_file)
     return replace(
         Settings(),

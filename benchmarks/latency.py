@@ -135,7 +135,7 @@ def _felt(felt: Turns) -> dict[str, float | int]:
 
 
 def _ratios(felt: Turns) -> dict[str, float]:
-    """Of a breach alone: with and without it the one beside sends as much.  Of a provider that hangs: nothing is sent."""
+    """The breach alone makes the first: the one beside sends as much without it."""
     ratios = {
         "neighbour_p99_ratio": felt.ratio("breaching", "behaving"),
         "neighbour_p99_ratio_to_alone": felt.ratio("breaching", "alone"),
