@@ -1,7 +1,8 @@
 """``verify-counts``: are the published windows what the topics say?
 
 In this order, so that the answer holds for a running system: first the committed offsets, below which everything is
-counted; then the newest snapshots, which have all of that; then the topics, which have all that any snapshot can have.
+counted; then, when the workers have had the time to tell of that, the newest snapshots; then the topics, which have all
+that any snapshot can have.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ import click
 from aiokafka import TopicPartition
 
 from agents.ports import now_ms
+from agents.snapshots import EVERY_MS
 from cli.access import REQUEST_TIMEOUT_S, read_to_end, say, with_kafka
 from cli.failures import OutsideFailed, SaysNo
 from cli.recounting import TOPICS, Difference, Recount, Recounted
@@ -33,6 +35,7 @@ from streams.stopping import stop
 from streams.topics import WORKER
 
 PAUSE_S = 2.0
+_TOLD_WITHIN_S = 2 * EVERY_MS / 1000  # a campaign that is well is told of once a second
 NO_SNAPSHOT = "no snapshot, though there is something to count"
 _CLOCKS_MIN = 61  # minutes; a result may be dated an hour ahead of the record that it came in
 
@@ -122,6 +125,7 @@ async def checked(
 
 async def _compared(bootstrap: str, app_id: str, only: str | None) -> list[Checked]:
     committed, begins = await _offsets(bootstrap, app_id)
+    await asyncio.sleep(_TOLD_WITHIN_S)
     snapshots = await _snapshots(bootstrap)
     partitions = max((partition for _, partition in committed), default=-1) + 1
     if not partitions:

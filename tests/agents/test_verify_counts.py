@@ -24,7 +24,7 @@ from tests.agents.test_counts import TOLERANT, Traffic, comes_to, of_scope
 pytestmark = pytest.mark.kafka
 
 
-async def looked_at(plant: Plant, name: str, wait_s: float = 20.0) -> Checked:
+async def looked_at(plant: Plant, name: str, wait_s: float = 40.0) -> Checked:
     (found,) = await checked(plant.bootstrap, app_id=plant.app_id, campaign=name, wait_s=wait_s)
     return found
 
@@ -39,8 +39,8 @@ async def test_what_was_counted_through_kills_and_a_rebalance_is_what_the_topics
     worker.kill()  # in the middle of it
     worker.start()
     await plant.publish(*traffic.chunk(30))
-    assert (await looked_at(plant, unique)).differences == []  # whatever of it is counted by now
     await worker.ready()
+    assert (await looked_at(plant, unique)).differences == []  # whatever of it is counted by now
     other = plant.worker()
     other.start()
     await plant.publish(*traffic.chunk(30))

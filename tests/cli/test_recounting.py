@@ -217,7 +217,7 @@ def test_what_was_set_aside_as_of_the_future_does_not_count_when_its_time_comes(
 
 def test_feedback_about_a_campaign_that_nobody_knew_does_not_count() -> None:
     now = now_ms() // MINUTE * MINUTE
-    event = Feedback(kind="complaint", campaign="spring", at=now, message_id="m")
+    event = Feedback(kind="unsubscribe", campaign="spring", at=now, message_id="m")
     letter = DeadLetter(
         topic=FEEDBACK,
         partition=HOME,
@@ -228,10 +228,10 @@ def test_feedback_about_a_campaign_that_nobody_knew_does_not_count() -> None:
         at=now,
     )
     records = [(FEEDBACK, 0, encode(event)), (FEEDBACK, 4, encode(event))]
-    complained = RatesSnapshot(scope="campaign:spring", at=now, windows={"1h": Counts(complaint=1)})
+    left = RatesSnapshot(scope="campaign:spring", at=now, windows={"1h": Counts(unsubscribe=1)})
 
-    assert recounted(records, [letter], {FEEDBACK: 5}, now).is_right(complained, ["1h"])
-    assert not recounted(records[:1], [letter], {FEEDBACK: 5}, now).is_right(complained, ["1h"])
+    assert recounted(records, [letter], {FEEDBACK: 5}, now).is_right(left, ["1h"])
+    assert not recounted(records[:1], [letter], {FEEDBACK: 5}, now).is_right(left, ["1h"])
 
 
 def test_a_record_away_from_home_is_not_counted_there() -> None:
