@@ -65,17 +65,7 @@ class Snapshots:
         self._late = set(self._live)
 
     def _is_above_limit(self, name: str, live: Live, now: int) -> bool:
-        limits = self._limits(name)
-        before = None
-        for counts in live.rolling.windows(now // MINUTE_MS).values():
-            if counts is before:  # young campaigns have the same in all windows
-                continue
-            before = counts
-            for metric in _OF_RESULTS:
-                events, trials = METRICS[metric](counts)
-                if events > trials * getattr(limits, metric):
-                    return True
-        return False
+        return is_above_limit(live.rolling.windows(now // MINUTE_MS), self._limits(name))
 
     async def campaign(self, name: str, live: Live, now: int) -> None:
         """Publish where a campaign stands now."""
@@ -157,6 +147,20 @@ class Snapshots:
 
     async def _publish(self, snapshot: RatesSnapshot) -> None:
         await self._outlet.publish(RATES, snapshot, key=snapshot.scope)
+
+
+def is_above_limit(windows: Windows, limits: Limits) -> bool:
+    """Is a rate that results move above its limit, in some window?"""
+    before = None
+    for counts in windows.values():
+        if counts is before:  # young campaigns have the same in all windows
+            continue
+        before = counts
+        for metric in _OF_RESULTS:
+            events, trials = METRICS[metric](counts)
+            if events > trials * getattr(limits, metric):
+                return True
+    return False
 
 
 def _sum(one: Windows, other: Windows) -> Windows:

@@ -10,9 +10,10 @@ from typing import cast
 from agents.history import identity
 from agents.live import Live
 from agents.tally import AHEAD_MIN
-from cli.backtest_records import Frame, Result
+from cli.backtest_records import Accepted, Bounced, Frame, Result
 from policy.counts import MINUTE_MS, WINDOWS_MIN, booked, booked_feedback, merge
 from policy.replies import category_of
+from schemas.counting import Accepted as Short
 from schemas.delivery import DeliveryResult, Position
 from schemas.feedback import FeedbackEvent
 from schemas.reputation import Counts
@@ -27,6 +28,16 @@ IsHeld = Callable[[int, str | None], bool]
 _SIGNALS = {"hard_bounce", "block"}
 _FEEDBACK_SIGNALS = {"hard_bounce", "block", "complaint", "trap_hit"}
 _FROM_RESULTS, _FROM_FEEDBACK = 0, 1
+_KIND = 4  # place in a signal
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Of a frame: the results that were new, the minutes that had nothing so far, and whether servers refuse us."""
+
+    new: Sequence[Result]
+    fresh: Sequence[int]
+    blocked: bool
 
 
 @dataclass(slots=True)
@@ -34,7 +45,6 @@ class Counting:
     """The running sums of one campaign, and what they were made of."""
 
     live: Live = field(default_factory=Live)
-    frames: int = 0
     results: int = 0
     events: int = 0
     repeats: int = 0  # results and signals that had been counted before
@@ -45,10 +55,8 @@ class Counting:
         """The sums of each window."""
         return self.live.rolling.windows(now // MINUTE_MS)
 
-    def count(
-        self, frame: Frame, partition: int, offset: int, now: int, is_held: IsHeld | None = None
-    ) -> tuple[Sequence[Result], list[int]]:
-        """Count a frame; answers the results that were new, and the minutes that had nothing so far.
+    def count(self, frame: Frame, partition: int, offset: int, now: int, is_held: IsHeld | None = None) -> "Counted":
+        """Count a frame.
 
         What is held according to ``is_held`` (asked with time and provider) is taken notice of, and left out of the
         windows.
@@ -56,12 +64,11 @@ class Counting:
         results = frame.results
         kept = results if is_held is None else [one for one in results if not is_held(one.at, one.provider)]
         oldest, latest = now // MINUTE_MS - KEPT_MIN, now // MINUTE_MS + AHEAD_MIN
-        signals = self._signals(kept, partition, offset)
+        cells_of, signals = _booked(kept, partition, offset)
+        minutes = cells_of if kept is results else _booked(results, partition, offset)[0]
         ledger = cast("Position | None", frame.ledger)  # it has the same fields
         counted: set[int] = set()
         fresh: list[int] = []
-        minutes = booked(cast("Iterable[DeliveryResult]", results))  # likewise, as far as booking looks
-        cells_of = minutes if kept is results else booked(cast("Iterable[DeliveryResult]", kept))
         for minute in minutes:
             if not oldest < minute <= latest:
                 continue
@@ -75,16 +82,16 @@ class Counting:
             counted.add(minute)
             if held is None:
                 fresh.append(minute)
-        self.frames += 1
+        blocked = any(one[_KIND] == "block" for of_minute in signals.values() for one in of_minute)
         if len(counted) == len(minutes):
             self.results += len(results)
-            return results, fresh
+            return Counted(results, fresh, blocked)
         new = [one for one in results if one.at // MINUTE_MS in counted]
         beyond = sum(not oldest < one.at // MINUTE_MS <= latest for one in results)
         self.results += len(new)
         self.left_out += beyond
         self.repeats += len(results) - len(new) - beyond
-        return new, fresh
+        return Counted(new, fresh, blocked)
 
     def count_feedback(
         self,
@@ -140,22 +147,25 @@ class Counting:
         oldest = now // MINUTE_MS - KEPT_MIN
         self._panes = {place: pane for place, pane in self._panes.items() if place[0] > oldest}
 
-    @staticmethod
-    def _signals(results: Iterable[Result], partition: int, offset: int) -> dict[int, list[panes.Signal]]:
-        found: dict[int, list[panes.Signal]] = {}
-        for one in [result for result in results if result.outcome == "bounced"]:
-            counts = category_of(one.class_).counts
-            if counts in _SIGNALS:
-                signal = panes.signal(
-                    _FROM_RESULTS,
-                    partition=partition,
-                    offset=offset,
-                    message_id=one.message_id,
-                    kind=counts,
-                    at=one.at,
-                )
-                found.setdefault(one.at // MINUTE_MS, []).append(signal)
-        return found
+
+def _booked(
+    results: Sequence[Result], partition: int, offset: int
+) -> tuple[dict[int, panes.Cells], dict[int, list[panes.Signal]]]:
+    """What results add to each minute, and those of them that speak against the sender."""
+    accepted = [one for one in results if type(one) is Accepted]
+    if len(accepted) == len(results):
+        return booked((), cast("Iterable[Short]", accepted)), {}
+    refused = [one for one in results if type(one) is not Accepted]
+    # they have the same fields, as far as booking looks
+    cells = booked(cast("Iterable[DeliveryResult]", refused), cast("Iterable[Short]", accepted))
+    signals: dict[int, list[panes.Signal]] = {}
+    for one in refused:
+        if type(one) is Bounced and (kind := category_of(one.class_).counts) in _SIGNALS:
+            signal = panes.signal(
+                _FROM_RESULTS, partition=partition, offset=offset, message_id=one.message_id, kind=kind, at=one.at
+            )
+            signals.setdefault(one.at // MINUTE_MS, []).append(signal)
+    return cells, signals
 
 
 def sent_at(event: FeedbackEvent) -> int:

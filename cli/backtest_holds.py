@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from cli.backtest_counting import sent_at
-from cli.backtest_records import Result
+from cli.backtest_records import Accepted, Bounced, Result
 from policy.replies import category_of
 from policy.transitions import RUNGS, SENDS
 from schemas.feedback import FeedbackEvent
@@ -39,13 +39,14 @@ class Holds:
     """The messages of one campaign that were sent while it would have been stopped, or throttled."""
 
     bad: dict[str, int] = field(default_factory=lambda: dict.fromkeys(BAD, 0))  # by what was wrong; may overlap
-    bad_messages: int = 0
-    good_messages: int = 0
     slowed_messages: int = 0
+    _accepted: int = 0
+    _nameless: int = 0  # signals that do not say which message they are about
     _first: int | None = None
     _whole: _Course = field(default_factory=_Course)
     _providers: dict[str, _Course] = field(default_factory=dict)
-    _known_bad: set[str] = field(default_factory=set, repr=False)
+    _bounced: set[str] = field(default_factory=set, repr=False)
+    _turned_bad: set[str] = field(default_factory=set, repr=False)  # by signals, after they had been accepted
 
     @property
     def concerns(self) -> bool:
@@ -64,40 +65,45 @@ class Holds:
         """Look at results that were counted just now."""
         first = self._first or 0
         for result in results:
-            if result.at < first or result.outcome not in ("accepted", "bounced"):
+            is_accepted = type(result) is Accepted
+            if result.at < first or not (is_accepted or type(result) is Bounced):
                 continue
             state = self._at(result.at, result.provider)
             if state == "throttled":
                 self.slowed_messages += 1
             elif state in SENDS:
                 continue
-            elif result.outcome == "accepted":
-                if result.message_id not in self._known_bad:
-                    self.good_messages += 1
-            elif category_of(result.class_).counts == "hard_bounce":
+            elif is_accepted:
+                self._accepted += 1
+            elif isinstance(result, Bounced) and category_of(result.class_).counts == "hard_bounce":
                 self.bad["hard_bounce"] += 1
-                self._is_bad(result.message_id)
+                if result.message_id in self._turned_bad:  # its signal came first: it never was accepted
+                    self._turned_bad.discard(result.message_id)
+                self._bounced.add(result.message_id)
 
     def feedback(self, event: FeedbackEvent) -> None:
         """Look at a signal that was counted just now."""
         if event.kind not in self.bad or not self.is_held(sent_at(event), event.provider):
             return
         self.bad[event.kind] += 1
-        if self._is_bad(event.message_id) and self.good_messages:
-            self.good_messages -= 1  # it had been accepted, and thus taken for good
+        if event.message_id is None:
+            self._nameless += 1
+        elif event.message_id not in self._bounced:
+            self._turned_bad.add(event.message_id)
+
+    @property
+    def bad_messages(self) -> int:
+        """Messages that bounced, or of which something bad came back."""
+        return len(self._bounced) + len(self._turned_bad) + self._nameless
+
+    @property
+    def good_messages(self) -> int:
+        """Messages that were accepted, and nothing bad came back."""
+        return max(0, self._accepted - len(self._turned_bad) - self._nameless)
 
     def is_held(self, at: int, provider: str | None) -> bool:
         """Would a message that was sent then, to this provider, have been held?"""
         return self._at(at, provider) not in SENDS
-
-    def _is_bad(self, message_id: str | None) -> bool:
-        """Note a bad message; answers whether it was not known to be one."""
-        if message_id is not None:
-            if message_id in self._known_bad:
-                return False
-            self._known_bad.add(message_id)
-        self.bad_messages += 1
-        return True
 
     def _at(self, at: int, provider: str | None) -> State:
         """The stricter state of the two."""

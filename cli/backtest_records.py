@@ -17,15 +17,57 @@ TOPICS: tuple[str, ...] = (CAMPAIGNS, BRAKES, COMMANDS, RESULTS, FEEDBACK, DECIS
 """What a backtest reads; of records of one time, in this order."""
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What counts of a ``DeliveryResult``; by which address it was sent makes no difference to its campaign."""
+class Accepted(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="outcome", tag="accepted"):
+    """What counts of a result that was accepted; by which address it was sent makes no difference to its campaign."""
 
+    outcome: ClassVar[Outcome] = "accepted"
     ip: ClassVar[None] = None
+
+    at: Millis
+    provider: str = "other"
+
+
+class _Refused(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    ip: ClassVar[None] = None
+
     message_id: MessageId
-    outcome: Outcome
     at: Millis
     provider: str = "other"
     class_: str | None = msgspec.field(name="class", default=None)
+
+
+class Bounced(_Refused, frozen=True, kw_only=True, gc=False, tag_field="outcome", tag="bounced"):
+    """What counts of a result that bounced."""
+
+    outcome: ClassVar[Outcome] = "bounced"
+
+
+class Deferred(_Refused, frozen=True, kw_only=True, gc=False, tag_field="outcome", tag="deferred"):
+    """What counts of one that was deferred."""
+
+    outcome: ClassVar[Outcome] = "deferred"
+
+
+class Expired(_Refused, frozen=True, kw_only=True, gc=False, tag_field="outcome", tag="expired"):
+    """What counts of one that expired."""
+
+    outcome: ClassVar[Outcome] = "expired"
+
+
+class Suppressed(_Refused, frozen=True, kw_only=True, gc=False, tag_field="outcome", tag="suppressed"):
+    """One that was suppressed; it counts nowhere."""
+
+    outcome: ClassVar[Outcome] = "suppressed"
+
+
+class InDoubt(_Refused, frozen=True, kw_only=True, gc=False, tag_field="outcome", tag="in_doubt"):
+    """One that is in doubt; it counts nowhere."""
+
+    outcome: ClassVar[Outcome] = "in_doubt"
+
+
+Refused = Bounced | Deferred | Expired | Suppressed | InDoubt
+Result = Accepted | Refused
 
 
 class Ledger(msgspec.Struct, frozen=True, kw_only=True, gc=False):

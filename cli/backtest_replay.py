@@ -1,8 +1,9 @@
 """The replay: records in the order of their time go in, and come out as the decisions that live would have made.
 
 The same code as live counts (``policy.counts``, ``streams.panes``) and judges (``policy.judging``); what is done here
-is what the workers' agents and timers do around it.  Time is that of the records: each is judged when it arrives, each
-campaign's windows move by the minute, and a campaign that is not healthy is reviewed every ten seconds.
+is what the workers' agents and timers do around it.  Time is that of the records: each is judged when it arrives (a
+campaign that is well once a second), each campaign's windows move by the minute, and a campaign that is not healthy is
+reviewed every ten seconds.
 """
 
 import heapq
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from agents.reviews import AGAIN_MS, EVERY_S, why_again
+from agents.snapshots import EVERY_MS, is_above_limit
 from cli.backtest_counting import LENGTHS_MIN, Counting, IsHeld
 from cli.backtest_holds import Holds
 from cli.backtest_limits import WhatIf
@@ -40,7 +42,8 @@ _STAYS = {
     for state, leads in TRANSITIONS.items()
     if state != "healthy" and all(to == state for signal, to in leads.items() if signal not in _COMMANDS)
 }
-_PROVIDERS, _MINUTE, _REVIEW = range(3)  # what is due
+_LATE, _PROVIDERS, _MINUTE, _REVIEW = range(4)  # what is due
+_LATE_MS = 250  # how often the workers look for campaigns that wait for their second
 _PROVIDERS_MS = 5_000  # how often the workers look at single providers
 _SECOND_MS = int(EVERY_S * 1000)
 
@@ -63,6 +66,7 @@ class Tracked:
     review_at: int | None = None
     reviewed_at: int = 0
     turned_away: bool = False  # the servers of some provider refuse more than a few
+    is_late: bool = False  # its results wait for their second to be judged
     is_sorted_soon: bool = False  # its providers are looked at soon
     forgot_at: int = 0
 
@@ -110,12 +114,19 @@ class Replay:
         one = self._of(frame.campaign)
         if one is None:
             return
-        new, fresh = one.counting.count(frame, partition, offset, now, self._is_held(one))
-        if fresh:
-            self._expect(frame.campaign, fresh, now)
-        if new and one.holds.concerns:
-            one.holds.results(new)
-        self._look(one, now)
+        counted = one.counting.count(frame, partition, offset, now, self._is_held(one))
+        if counted.fresh:
+            self._expect(frame.campaign, counted.fresh, now)
+        if counted.new and one.holds.concerns:
+            one.holds.results(counted.new)
+        live = one.counting.live
+        is_soon = 0 <= now - live.published_at < EVERY_MS
+        if not is_soon or counted.blocked or one.turned_away or self._is_above_limit(one, now):
+            self._look(one, now)
+        elif not one.is_late:
+            one.is_late = True
+            at = -(-(live.published_at + EVERY_MS) // _LATE_MS) * _LATE_MS
+            heapq.heappush(self._due, (at, _LATE, frame.campaign))
 
     def feedback(self, events: Sequence[FeedbackEvent], partition: int, offset: int, now: int) -> None:
         """A record of feedback arrives."""
@@ -179,12 +190,19 @@ class Replay:
                 one = self.tracked[name]
                 if one.review_at == at:
                     self._review(one, at)
+            elif kind == _LATE:
+                if self.tracked[name].is_late:
+                    self._look(self.tracked[name], at)
             elif kind == _PROVIDERS:
                 self._sort_out(self.tracked[name], at)
             else:
                 for campaign in sorted(self._minutes.pop(at // MINUTE_MS)):
                     self._moved(self.tracked[campaign], at)
         self._ticks = False
+
+    @staticmethod
+    def _is_above_limit(one: Tracked, now: int) -> bool:
+        return is_above_limit(one.counting.windows(now), one.campaign.limits)
 
     def _is_held(self, one: Tracked) -> IsHeld | None:
         return one.holds.is_held if self._as_if_held and one.holds.concerns else None
@@ -203,7 +221,7 @@ class Replay:
     def _look(self, one: Tracked, now: int) -> None:
         """Judge a campaign by its windows as they are now."""
         windows = one.counting.windows(now)
-        one.counting.live.published = windows
+        one.counting.live.published, one.counting.live.published_at, one.is_late = windows, now, False
         if now < self.judged_from:
             return
         found = verdicts(windows, one.campaign.limits)

@@ -3,13 +3,16 @@
 import pytest
 
 from cli.backtest_holds import Holds
-from cli.backtest_records import Result
+from cli.backtest_records import Accepted, Bounced, Deferred, Result
 from schemas.delivery import Outcome
 from schemas.feedback import FeedbackEvent, FeedbackKind
 
 
-def one(at: int, outcome: Outcome = "accepted", category: str | None = None, message_id: str = "m") -> Result:
-    return Result(message_id=message_id, outcome=outcome, at=at, class_=category)
+def one(at: int, outcome: Outcome = "accepted", category: str | None = None, provider: str = "google") -> Result:
+    if outcome == "accepted":
+        return Accepted(at=at, provider=provider)
+    kind = Bounced if outcome == "bounced" else Deferred
+    return kind(message_id="m", at=at, class_=category, provider=provider)
 
 
 def said(
@@ -92,12 +95,7 @@ def test_a_provider_that_is_paused_by_itself_holds_its_own_mail_only() -> None:
     made = Holds()
     made.enter("paused", 100, "yahoo")
 
-    made.results(
-        [
-            Result(message_id=f"m-{provider}", outcome="accepted", at=150, provider=provider)
-            for provider in ("google", "yahoo", "other")
-        ]
-    )
+    made.results([one(150, provider=provider) for provider in ("google", "yahoo", "other")])
 
     assert (made.good_messages, made.slowed_messages) == (1, 0)
     assert [made.is_held(150, name) for name in ("google", "yahoo", None)] == [False, True, False]
@@ -110,3 +108,12 @@ def test_of_campaign_and_provider_the_stricter_holds() -> None:
     made.enter("isolated", 200)
 
     assert [made.is_held(at, name) for at in (150, 250) for name in ("yahoo", "google")] == [True, False, True, True]
+
+
+def test_a_signal_that_comes_before_its_bounce_makes_no_second_message_of_it(holds: Holds) -> None:
+    holds.results([one(250)])
+
+    holds.feedback(said("hard_bounce", sent_at=250, message_id="m"))
+    holds.results([one(250, "bounced", "invalid_recipient")])
+
+    assert (holds.bad_messages, holds.good_messages) == (1, 1)

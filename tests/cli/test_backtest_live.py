@@ -28,7 +28,7 @@ from streams.suppressed import Suppressed
 from tests.agents.doubles import Arrived, Knowledge, Outbox, Panes, campaign
 from tests.cli.recordings import HOUR, MINUTE, PARTITIONS, T0, At, placed, story, written
 
-SECOND = 1000
+SECOND, QUARTER = 1000, 250
 KEYS = Keys(address=b"a" * 32, return_path=b"r" * 32)
 SHARE, AT_LEAST = 1.0, 3
 
@@ -89,18 +89,22 @@ class Live:
 
     async def pass_time(self, to: int) -> None:
         """The timers of a worker, each at round times."""
-        second = (self.now // SECOND + 1) * SECOND
-        while second <= to:
-            self.now = second
-            if second % (5 * SECOND) == 0:
-                await self.tally.snapshots.providers(second)
+        tick = (self.now // QUARTER + 1) * QUARTER
+        while tick <= to:
+            self.now = tick
+            if self.tally.snapshots._late:
+                await self.tally.snapshots.late(tick)
                 await self.deliver()
-            if second % MINUTE == 0:
-                await self.tally.snapshots.moved(second)
+            if tick % (5 * SECOND) == 0:
+                await self.tally.snapshots.providers(tick)
                 await self.deliver()
-            await self.reviews.ask(second)
-            await self.deliver()
-            second += SECOND
+            if tick % MINUTE == 0:
+                await self.tally.snapshots.moved(tick)
+                await self.deliver()
+            if tick % SECOND == 0:
+                await self.reviews.ask(tick)
+                await self.deliver()
+            tick += QUARTER
         self.now = to
 
     async def deliver(self) -> None:
@@ -166,7 +170,7 @@ async def test_the_agents_and_a_backtest_decide_the_same(
     changed = [(T0 + 1 + number, one) for number, one in enumerate(campaigns)]
     relabelled = (T0 + HOUR, campaign("well", labels={"a": "b"}))
     records = placed([*story(1), *changed, (released.at, released), relabelled])
-    until = T0 + 8 * HOUR
+    until = T0 + 7 * HOUR
 
     live = await Live(monkeypatch).play(records, until)
 
