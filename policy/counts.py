@@ -14,20 +14,25 @@ Feedback counts in the minute in which its message was sent, so that it meets it
 that comes back later leaves ``accepted`` as it is: the message was accepted, and then turned out to be
 undeliverable.  ``not_spam`` and ``auto_reply`` count nothing.
 
+Complaints are heard from few providers: ``accepted_heard`` is what those have accepted, ``complaint_unheard`` are the
+complaints that came from others all the same (a person who writes to us).
+
 A trap hit counts as one message, and beside that by its weight (:mod:`policy.traps`); one that weighs nothing does not
 count at all.  Only hits of our own traps are told apart by kind.
 
 Vectors that an older version wrote down are shorter: new columns come last, and :func:`widened` fills them in.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from operator import add
 
 from msgspec.structs import astuple
 
+from policy.providers import heard
 from policy.replies import shipped
 from policy.traps import WEIGHTS, WHOLE, is_confirmed, weight_of
+from schemas.counting import Accepted
 from schemas.delivery import DeliveryResult
 from schemas.feedback import FeedbackEvent
 from schemas.reputation import Counts
@@ -41,6 +46,9 @@ Cells = dict[str, Vector]  # "provider|ip" -> counts in the order of VECTOR
 
 _WIDTH = len(VECTOR)
 _ZEROS = [0] * _WIDTH
+_counts: Callable[..., Counts] = eval(  # noqa: S307 - a quarter of the time of a dict, and snapshots are made of these
+    f"lambda {', '.join(VECTOR)}: Counts({', '.join(f'{name}={name}' for name in VECTOR)})"
+)
 _NOTHING = Counts()
 _LONGEST = max(WINDOWS_MIN.values())
 _ACCEPTED = VECTOR.index("accepted")
@@ -58,6 +66,8 @@ _CONFIRMED = {
 _TYPO = VECTOR.index("trap_hit_typo")
 _UNSUBSCRIBE = VECTOR.index("unsubscribe")
 _ATTEMPTS = VECTOR.index("attempts")
+_ACCEPTED_HEARD = VECTOR.index("accepted_heard")
+_COMPLAINT_UNHEARD = VECTOR.index("complaint_unheard")
 
 _FEEDBACK = {
     "hard_bounce": _HARD,
@@ -74,10 +84,10 @@ def cell_key(provider: str | None, ip: str | None) -> str:
     return f"{provider or 'other'}|{ip or ''}"
 
 
-def booked(results: Iterable[DeliveryResult]) -> dict[int, Cells]:
-    """What results add to each minute (milliseconds // 60,000)."""
+def booked(results: Iterable[DeliveryResult], accepted: Iterable[Accepted] = ()) -> dict[int, Cells]:
+    """What results add to each minute (milliseconds // 60,000); ``accepted`` are more of them, in short."""
     columns = _columns()
-    minutes: dict[int, Cells] = {}
+    minutes = _booked(accepted)
     minute, provider, ip = -1, "", None
     vector: Vector = []
     for result in results:
@@ -106,6 +116,34 @@ def booked(results: Iterable[DeliveryResult]) -> dict[int, Cells]:
             vector[_ATTEMPTS] += 1
         else:
             vector[_SOFT] += 1
+    loops = heard()
+    for cells in minutes.values():
+        for key, vector in cells.items():
+            if key.partition("|")[0] in loops:
+                vector[_ACCEPTED_HEARD] = vector[_ACCEPTED]
+    return minutes
+
+
+def _booked(accepted: Iterable[Accepted]) -> dict[int, Cells]:
+    """Results of one sender in the order of time change their minute and address seldom, and their provider often."""
+    groups: dict[tuple[int, str | None], dict[str, int]] = {}
+    begin = end = 0
+    ip: str | None = None
+    providers: dict[str, int] = {}
+    for one in accepted:
+        at = one.at
+        if not begin <= at < end or one.ip != ip:
+            begin, ip = at - at % MINUTE_MS, one.ip
+            end = begin + MINUTE_MS
+            providers = groups.setdefault((begin, ip), {})
+        provider = one.provider
+        providers[provider] = providers.get(provider, 0) + 1
+    minutes: dict[int, Cells] = {}
+    for (begin, ip), providers in groups.items():
+        cells = minutes.setdefault(begin // MINUTE_MS, {})
+        for provider, number in providers.items():
+            vector = cells[cell_key(provider, ip)] = [0] * _WIDTH
+            vector[_ACCEPTED] = vector[_ATTEMPTS] = number
     return minutes
 
 
@@ -123,6 +161,8 @@ def booked_feedback(events: Iterable[FeedbackEvent]) -> dict[int, Cells]:
         cells = minutes.setdefault(sent_at // MINUTE_MS, {})
         vector = cells.setdefault(cell_key(event.provider, event.ip), [0] * _WIDTH)
         vector[column] += 1
+        if column == _COMPLAINT and event.provider not in heard():
+            vector[_COMPLAINT_UNHEARD] += 1
         if weight:
             vector[_WEIGHT] += weight
             if (its_kind := _kind_column(event)) is not None:
@@ -148,6 +188,20 @@ def widened(vector: Vector) -> Vector:
     if len(vector) <= _WEIGHT:
         grown[_WEIGHT] = WHOLE * grown[_TRAP]
     return grown
+
+
+def complaints(counts: Counts) -> tuple[int, int]:
+    """Complaints, and the mail that they are divided by: what was accepted where complaints are heard from.
+
+    All of both, when nothing was accepted there, or when that is the larger share (complaints that reach us otherwise),
+    or in counts of an older version, which did not tell them apart.
+    """
+    told = counts.complaint - counts.complaint_unheard
+    heard_of = max(counts.accepted_heard, told)
+    everything = max(counts.accepted, counts.complaint)
+    if not counts.accepted_heard or told * everything < counts.complaint * heard_of:
+        return counts.complaint, everything
+    return told, heard_of
 
 
 def trap_events(counts: Counts) -> int:
@@ -194,7 +248,9 @@ class Rolling:
         self._minutes: dict[int, Cells] = {}
         self._now: int | None = None
         self._spans: tuple[_Span, ...] = tuple(_Span(name, length) for name, length in WINDOWS_MIN.items())
-        self._forget()
+        self._windows: dict[str, Counts] | None = None
+        self._by_provider: dict[str, dict[str, Counts]] | None = None
+        self._by_ip_provider: dict[tuple[str, str], dict[str, Counts]] | None = None
 
     def add(self, minute: int, cells: Cells) -> None:
         """Add what was booked to a minute."""
@@ -239,9 +295,7 @@ class Rolling:
         return _records((span.name, span.over(keys)) for span in self._spans)
 
     def _forget(self) -> None:
-        self._windows: dict[str, Counts] | None = None
-        self._by_provider: dict[str, dict[str, Counts]] | None = None
-        self._by_ip_provider: dict[tuple[str, str], dict[str, Counts]] | None = None
+        self._windows = self._by_provider = self._by_ip_provider = None
 
     def _advance(self, now: int) -> None:
         before = self._now
@@ -342,39 +396,6 @@ def _records(vectors: Iterable[tuple[str, Vector]]) -> dict[str, Counts]:
             before, counts = vector, _counts(*vector)
         found[name] = counts
     return found
-
-
-def _counts(
-    accepted: int,
-    hard_bounce: int,
-    soft_bounce: int,
-    block: int,
-    deferral: int,
-    complaint: int,
-    trap_hit: int,
-    trap_hit_pristine: int,
-    unsubscribe: int,
-    attempts: int,
-    trap_weight: int,
-    trap_hit_recycled: int,
-    trap_hit_typo: int,
-) -> Counts:
-    """Spelled out, in the order of ``VECTOR``: half the time of a dict, and snapshots are made of these."""
-    return Counts(
-        accepted=accepted,
-        hard_bounce=hard_bounce,
-        soft_bounce=soft_bounce,
-        block=block,
-        deferral=deferral,
-        complaint=complaint,
-        trap_hit=trap_hit,
-        trap_hit_pristine=trap_hit_pristine,
-        unsubscribe=unsubscribe,
-        attempts=attempts,
-        trap_weight=trap_weight,
-        trap_hit_recycled=trap_hit_recycled,
-        trap_hit_typo=trap_hit_typo,
-    )
 
 
 @cache

@@ -12,6 +12,7 @@ from typing import Any
 
 OTHER = "other"
 _MX = "mx"
+_LOOPS = "feedback_loops"
 
 
 class Providers:
@@ -48,7 +49,13 @@ def of_host(host: str) -> str | None:
 @cache
 def shipped() -> Mapping[str, str]:
     """Domain to provider as shipped; a domain that is listed twice is refused."""
-    return _turned({provider: listed for provider, listed in _table().items() if provider != _MX})
+    return _turned({provider: listed for provider, listed in _table().items() if provider not in (_MX, _LOOPS)})
+
+
+@cache
+def heard() -> frozenset[str]:
+    """The providers that pass complaints on."""
+    return frozenset(_table()[_LOOPS]["providers"])
 
 
 @cache

@@ -255,6 +255,8 @@ MEANINGS: dict[str, dict[str, str]] = {
         "trap_weight": "what all trap hits weigh, in hundredths of a pristine one; judged are whole ones",
         "trap_hit_recycled": "the part of the trap hits that reached a confirmed recycled trap",
         "trap_hit_typo": "the part of the trap hits that reached a typo trap, or what looks like one",
+        "accepted_heard": "the part of `accepted` at providers that pass complaints on",
+        "complaint_unheard": "the part of `complaint` from other providers",
     },
     "Verdict": {
         "answer": "below the limit, above it, or too few events to tell",

@@ -21,8 +21,9 @@ class Counts(Part, frozen=True, kw_only=True):
 
     ``trap_hit_pristine`` and ``trap_hit_recycled`` are the parts of ``trap_hit`` that hit confirmed traps of these
     kinds, ``trap_hit_typo`` the part that hit typo traps; ``trap_weight`` is what all of them weigh, in hundredths of a
-    pristine hit.  ``attempts`` are answers of receiving servers, deferrals included; ``soft_bounce`` are final failures
-    that are no fault of the address.
+    pristine hit.  ``accepted_heard`` is the part of ``accepted`` at providers that pass complaints on (feedback loops),
+    ``complaint_unheard`` the part of ``complaint`` from elsewhere.  ``attempts`` are answers of receiving servers,
+    deferrals included; ``soft_bounce`` are final failures that are no fault of the address.
     """
 
     accepted: int = 0
@@ -38,6 +39,8 @@ class Counts(Part, frozen=True, kw_only=True):
     trap_weight: int = 0
     trap_hit_recycled: int = 0
     trap_hit_typo: int = 0
+    accepted_heard: int = 0
+    complaint_unheard: int = 0
 
 
 class Verdict(Part, frozen=True, kw_only=True):

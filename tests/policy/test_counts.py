@@ -12,6 +12,7 @@ from policy.counts import (
     booked,
     booked_feedback,
     cell_key,
+    complaints,
     counts_of,
     merge,
 )
@@ -29,13 +30,20 @@ def result(
     return DeliveryResult(message_id="m", outcome=outcome, at=at, class_=class_, provider=provider, ip=ip)
 
 
-def event(kind: FeedbackKind, *, at: int = AT, sent_at: int | None = None, trap: Trap | None = None) -> FeedbackEvent:
+def event(
+    kind: FeedbackKind,
+    *,
+    at: int = AT,
+    sent_at: int | None = None,
+    trap: Trap | None = None,
+    provider: str = "google",
+) -> FeedbackEvent:
     return FeedbackEvent(
         kind=kind,
         campaign="c",
         at=at,
         sent_at=sent_at,
-        provider="google",
+        provider=provider,
         ip="192.0.2.1",
         trap=trap,
         source="return_path",
@@ -91,7 +99,7 @@ FEEDBACK = {
     "hard_bounce": ("hard_bounce", None, {"hard_bounce": 1}),
     "soft_bounce": ("soft_bounce", None, {"soft_bounce": 1}),
     "block": ("block", None, {"block": 1}),
-    "complaint": ("complaint", None, {"complaint": 1}),
+    "complaint": ("complaint", None, {"complaint": 1, "complaint_unheard": 1}),
     "unsubscribe": ("unsubscribe", None, {"unsubscribe": 1}),
     "confirmed_pristine_trap": ("trap_hit", PRISTINE, {"trap_hit": 1, "trap_hit_pristine": 1, "trap_weight": 100}),
     "suspected_pristine_trap": (
@@ -110,7 +118,7 @@ FEEDBACK = {
     "typo_trap": ("trap_hit", Trap(kind="typo", strength=1.0), {"trap_hit": 1, "trap_hit_typo": 1, "trap_weight": 15}),
     "typo_domain": ("trap_hit", Trap(kind="typo", strength=0.3), {"trap_hit": 1, "trap_hit_typo": 1, "trap_weight": 4}),
     "trap_of_unknown_kind": ("trap_hit", None, {"trap_hit": 1, "trap_weight": 100}),
-    "complaint_with_a_trap": ("complaint", PRISTINE, {"complaint": 1}),
+    "complaint_with_a_trap": ("complaint", PRISTINE, {"complaint": 1, "complaint_unheard": 1}),
 }
 
 
@@ -123,6 +131,33 @@ def test_feedback_counts_as(kind: FeedbackKind, trap: Trap | None, expected: dic
 @pytest.mark.parametrize("kind", ["not_spam", "auto_reply"])
 def test_what_is_no_signal_against_the_sender_counts_nothing(kind: FeedbackKind) -> None:
     assert booked_feedback([event(kind)]) == {}
+
+
+def test_complaints_are_divided_by_the_mail_of_those_who_pass_them_on() -> None:
+    sent = [result("accepted", provider=provider) for provider in ("yahoo", "google", "google", "microsoft")]
+    cells = booked(sent)[AT // MINUTE]
+    assert {key.partition("|")[0]: counts_of(vector).accepted_heard for key, vector in cells.items()} == {
+        "yahoo": 1,
+        "google": 0,
+        "microsoft": 1,
+    }
+    told = booked_feedback([event("complaint", provider="yahoo"), event("complaint", provider="google")])
+    assert [counts_of(vector).complaint_unheard for vector in told[AT // MINUTE].values()] == [0, 1]
+
+
+COMPLAINTS = {
+    "all_heard": (Counts(accepted=1_000, accepted_heard=200, complaint=2), (2, 200)),
+    "nobody_is_heard": (Counts(accepted=1_000, complaint=2, complaint_unheard=2), (2, 1_000)),
+    "an_older_record": (Counts(accepted=1_000, complaint=2), (2, 1_000)),
+    "one_that_came_otherwise": (Counts(accepted=1_000, accepted_heard=200, complaint=3, complaint_unheard=1), (2, 200)),
+    "most_came_otherwise": (Counts(accepted=1_000, accepted_heard=900, complaint=9, complaint_unheard=8), (9, 1_000)),
+    "more_complaints_than_mail": (Counts(accepted=10, accepted_heard=1, complaint=5), (5, 5)),
+}
+
+
+@pytest.mark.parametrize(("counts", "pair"), COMPLAINTS.values(), ids=COMPLAINTS.keys())
+def test_what_complaints_are_divided_by(counts: Counts, pair: tuple[int, int]) -> None:
+    assert complaints(counts) == pair
 
 
 SENT = {
