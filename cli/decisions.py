@@ -239,6 +239,11 @@ def _print_evidence(name: str, value: object) -> None:
             return
         case float():
             click.echo(f"  {name}: {value:.6g}")
+        case dict() if all(isinstance(one, dict) for one in value.values()):
+            click.echo(f"  {name}:")
+            for window, counts in value.items():
+                told = ", ".join(f"{count} {what}" for what, count in counts.items())
+                click.echo(f"    {window}: {told or 'nothing'}")
         case dict():
             click.echo(f"  {name}: " + ", ".join(f"{count} {what}" for what, count in value.items() if count))
         case list() if value and isinstance(value[0], dict):
@@ -260,7 +265,7 @@ def _print_decision(one: Decision) -> None:
     click.echo(f"  {one.reason}")
     click.echo(f"  rule: {one.rule}")
     for name, value in one.evidence.items():
-        if name != "rule":
+        if name not in ("rule", "judged"):
             _print_evidence(name, value)
     if one.until is not None:
         click.echo(f"  until: {moment(one.until)}")

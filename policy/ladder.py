@@ -201,7 +201,7 @@ def _capped(standing: Standing, found: Found, why: str) -> Found:
         found.metric,
         found.rule,
         f"{found.reason}; to be isolated, but {why}: isolate it by hand, or look what is wrong",
-        {**found.evidence, "wanted": "isolated", "cap": why},
+        lambda: {**found.evidence(), "wanted": "isolated", "cap": why},
     )
 
 
@@ -254,7 +254,7 @@ def _move(
         epoch=moved.epoch,
         rule=found.rule,
         reason=found.reason,
-        evidence=found.evidence,
+        evidence=found.evidence(),
         until=until,
         dry_run=is_shadowed,
     )
@@ -278,7 +278,9 @@ def _warm(
     reason = of_stage(STAGES[following].says if following < len(STAGES) else None, accepted)
     evidence = {"rule": "warmed", "stage": following, "accepted": accepted, "calm_since": standing.calm_since}
     if following == len(STAGES):
-        return _move(standing, scope, campaign, now, now, Found("warmed", "", "warmed", reason, evidence), around)
+        return _move(
+            standing, scope, campaign, now, now, Found("warmed", "", "warmed", reason, lambda: evidence), around
+        )
     moved = msgspec.structs.replace(
         standing,
         stage=following,

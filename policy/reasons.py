@@ -1,12 +1,12 @@
 """Reasons: the sentences with the numbers, and the evidence beside them, of every change of state."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from policy.counts import trap_events
-from schemas.reputation import Command, Counts, RatesSnapshot, Reference, Verdict
+from schemas.reputation import Command, Counts, RatesSnapshot, Reference, State, Verdict
 
 _REFERENCES = 20
 _PLACES = 3
@@ -114,8 +114,26 @@ def operator_of(command: Command) -> str:
     return command.by if command.by.startswith("operator:") else f"operator:{command.by}"
 
 
-def evidence_of(rule: str, metric: str, verdict: Verdict, rates: RatesSnapshot) -> Evidence:
-    """Everything that one needs to check a decision."""
+class Judged(NamedTuple):
+    """Where a scope stood when it was judged: the rest of what a decision depends on, beside the windows."""
+
+    state: State
+    since: int
+    e_values: Mapping[str, float]
+
+
+def evidence_of(
+    rule: str,
+    metric: str,
+    verdict: Verdict,
+    rates: RatesSnapshot,
+    windows: Mapping[str, Counts],
+    judged: Judged,
+) -> Evidence:
+    """Everything that one needs to check a decision, or to make it again.
+
+    ``counts`` are all that the window holds, ``windows`` what was held against the scope, without zeros.
+    """
     counts = rates.windows.get(verdict.window)
     recent = [one for one in rates.recent if one.kind in (metric, None)]
     return {
@@ -129,8 +147,14 @@ def evidence_of(rule: str, metric: str, verdict: Verdict, rates: RatesSnapshot) 
         "limit": verdict.limit,
         "e_value": verdict.evidence,
         "counts": None if counts is None else msgspec.to_builtins(counts),
+        "windows": {name: _without_zeros(one) for name, one in windows.items()},
+        "judged": {"state": judged.state, "since": judged.since, "e_values": dict(judged.e_values)},
         "recent": msgspec.to_builtins(recent[-_REFERENCES:]),
     }
+
+
+def _without_zeros(counts: Counts) -> dict[str, int]:
+    return {name: number for name, number in msgspec.structs.asdict(counts).items() if number}
 
 
 def percent(share: float) -> str:

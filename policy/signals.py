@@ -1,10 +1,11 @@
 """Signals: what rates, or the mere passing of time, say about a standing.  Where they lead is not decided here."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import msgspec
 
-from policy.reasons import Evidence, evidence_of, of_pristine_trap, of_recovery, of_traps, of_verdict, planted
+from policy.reasons import Evidence, Judged, evidence_of, of_pristine_trap, of_recovery, of_traps, of_verdict, planted
 from policy.standing import Standing, in_favour
 from policy.transitions import Signal
 from policy.verdicts import BREACH, GRAVE, METRICS, WARNING, interval, isolating_traps, verdicts
@@ -18,13 +19,13 @@ FRESH_MS = 10 * 60_000  # rates that are older take nothing back
 
 
 class Found(msgspec.Struct, frozen=True):
-    """A signal, what led to it, and what is said of it."""
+    """A signal, what led to it, and what is said of it; its evidence is put together when a decision follows."""
 
     signal: Signal
     metric: str
     rule: str
     reason: str
-    evidence: Evidence
+    evidence: Callable[[], Evidence]
 
 
 def is_clean(standing: Standing, limits: Limits) -> bool:
@@ -55,7 +56,7 @@ def in_rates(
         hits = windows[window].trap_hit_pristine if windows else 0
         if hits > 0:
             verdict = _of_pristine(hits, windows[window], window)
-            evidence = evidence_of("pristine_trap", "trap_hit", verdict, rates)
+            evidence = partial(evidence_of, "pristine_trap", "trap_hit", verdict, rates, windows, _judged(standing))
             reason = of_pristine_trap(hits, planted(rates.recent, "pristine"))
             found.append(Found("pristine_trap", "trap_hit", "pristine_trap", reason, evidence))
     for metric, verdict in answers.items():
@@ -73,8 +74,13 @@ def in_rates(
             reason = of_traps(verdict, windows, planted(rates.recent), addition)
         else:
             reason = of_verdict(metric, verdict, addition)
-        found.append(Found(signal, metric, metric, reason, evidence_of(metric, metric, verdict, rates)))
+        evidence = partial(evidence_of, metric, metric, verdict, rates, windows, _judged(standing))
+        found.append(Found(signal, metric, metric, reason, evidence))
     return found
+
+
+def _judged(standing: Standing) -> Judged:
+    return Judged(state=standing.judged, since=standing.since, e_values=standing.evidence)
 
 
 def _breach(standing: Standing, now: int, metric: str, verdict: Verdict, limits: Limits) -> tuple[Signal, str]:
@@ -120,7 +126,7 @@ def in_time(standing: Standing, campaign: Campaign, now: int) -> Found | None:
         hours = round((until - standing.since) / 3_600_000, 1)
         reason = f"the pause of {hours:g} h is over; a tenth of the pace shows whether it has helped"
         return Found(
-            "cooled_down", standing.rule, "cooled_down", reason, {"rule": "cooled_down", "paused_for_h": hours}
+            "cooled_down", standing.rule, "cooled_down", reason, lambda: {"rule": "cooled_down", "paused_for_h": hours}
         )
     if standing.judged not in ("watched", "throttled") or standing.clean_since is None:
         return None
@@ -132,4 +138,4 @@ def in_time(standing: Standing, campaign: Campaign, now: int) -> Found | None:
     evidence: Evidence = {"rule": "clean", "metric": standing.rule or None, "clean_since": standing.clean_since}
     if verdict is not None:
         evidence["verdict"] = msgspec.to_builtins(verdict)
-    return Found("clean", standing.rule, "clean", of_recovery(standing.rule, verdict, DWELL_MIN), evidence)
+    return Found("clean", standing.rule, "clean", of_recovery(standing.rule, verdict, DWELL_MIN), lambda: evidence)

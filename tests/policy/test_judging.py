@@ -12,11 +12,9 @@ from schemas.sending import Campaign, Limits
 from tests.policy.test_ladder import (
     BREACH,
     CAMPAIGN,
-    CLEAN,
     GRAVE,
     HOUR,
     MINUTE,
-    PRISTINE,
     SCOPE,
     T0,
     asks,
@@ -175,16 +173,35 @@ def test_the_difference_between_what_holds_and_what_the_shadow_says() -> None:
 # -- evidence
 
 
-@given(st.sampled_from([BREACH, GRAVE, PRISTINE, CLEAN]), st.integers(0, 10))
-def test_the_evidence_of_a_decision_judged_again_gives_the_same_decision(counts: Counts, minutes: int) -> None:
-    snapshot = rates(counts, T0 + minutes * MINUTE)
-    _, decisions = look(start(T0), snapshot)
-    for one in decisions:
-        said = msgspec.convert(one.evidence["counts"], Counts)
-        again = msgspec.structs.replace(
-            snapshot, windows=snapshot.windows | {one.evidence["window"]: said}, verdicts={}
-        )
-        assert look(start(T0), again)[1] == decisions
+@given(st.lists(st.tuples(counts_of, counts_of, st.integers(1, 90)), max_size=8))
+def test_a_decision_can_be_made_again_from_its_evidence(history: list[tuple[Counts, Counts, int]]) -> None:
+    standing, now = start(T0), T0
+    for counts, shorter, minutes in history:
+        now += minutes * MINUTE
+        standing, decisions = look(standing, rates(counts, now, shorter=shorter))
+        for one in decisions:
+            if "windows" in one.evidence:  # what time alone decides is decided by the clock
+                assert again(one) == one
+
+
+def again(decision: Decision) -> Decision | None:
+    """The decision that follows from nothing but a decision's evidence."""
+    judged = decision.evidence["judged"]
+    standing = Standing(
+        epoch=decision.epoch - 1,
+        since=judged["since"],
+        reason="",
+        state=judged["state"],
+        evidence=judged["e_values"],
+        isolations=[],
+    )
+    told = {name: Counts(**counts) for name, counts in decision.evidence["windows"].items()}
+    snapshot = RatesSnapshot(scope=decision.scope, at=decision.at, windows=told)
+    found = step(standing, scope=decision.scope, campaign=CAMPAIGN, now=decision.at, rates=snapshot)[1]
+    if found is None:
+        return None
+    evidence = found.evidence | {name: decision.evidence[name] for name in ("counts", "recent")}
+    return msgspec.structs.replace(found, evidence=evidence, until=decision.until)
 
 
 def test_a_state_is_reached_the_same_way_through_both_doors() -> None:
