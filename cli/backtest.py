@@ -23,8 +23,9 @@ from cli.backtest_input import Bad, Recording, opened, read
 from cli.backtest_limits import WhatIf, read_limits
 from cli.backtest_records import TOPICS, Line, write_line
 from cli.backtest_replay import Replay
-from cli.backtest_report import Report, report, tell
+from cli.backtest_report import Report, report
 from cli.backtest_run import first_campaigns, replayed
+from cli.backtest_telling import tell
 from cli.failures import OutsideFailed, SaysNo, WrongUse
 from cli.rules import put_rules_in_force
 from cli.settings import setting_options

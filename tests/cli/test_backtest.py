@@ -187,7 +187,7 @@ def test_a_campaign_without_a_record_is_judged_by_the_default_limits_and_that_is
     done = run("--input", file)
 
     assert done.exit_code == 0
-    assert "of 1 campaigns there is no record, so the default limits hold: spring" in done.stdout
+    assert "of 1 campaign there is no record, so the default limits hold: spring" in done.stdout
 
 
 def test_a_name_that_is_not_there_is_wrong_use(tmp_path: Path) -> None:
