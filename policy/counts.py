@@ -15,7 +15,8 @@ that comes back later leaves ``accepted`` as it is: the message was accepted, an
 undeliverable.  ``not_spam`` and ``auto_reply`` count nothing.
 
 Complaints are heard from few providers: ``accepted_heard`` is what those have accepted, ``complaint_unheard`` are the
-complaints that came from others all the same (a person who writes to us).
+complaints that came from others all the same (a person who writes to us).  A report that does not say whose recipient
+complained came through a feedback loop, and counts so.
 
 A trap hit counts as one message, and beside that by its weight (:mod:`policy.traps`); one that weighs nothing does not
 count at all.  Only hits of our own traps are told apart by kind.
@@ -161,7 +162,7 @@ def booked_feedback(events: Iterable[FeedbackEvent]) -> dict[int, Cells]:
         cells = minutes.setdefault(sent_at // MINUTE_MS, {})
         vector = cells.setdefault(cell_key(event.provider, event.ip), [0] * _WIDTH)
         vector[column] += 1
-        if column == _COMPLAINT and event.provider not in heard():
+        if column == _COMPLAINT and event.provider is not None and event.provider not in heard():
             vector[_COMPLAINT_UNHEARD] += 1
         if weight:
             vector[_WEIGHT] += weight

@@ -36,7 +36,7 @@ def event(
     at: int = AT,
     sent_at: int | None = None,
     trap: Trap | None = None,
-    provider: str = "google",
+    provider: str | None = "google",
 ) -> FeedbackEvent:
     return FeedbackEvent(
         kind=kind,
@@ -141,8 +141,8 @@ def test_complaints_are_divided_by_the_mail_of_those_who_pass_them_on() -> None:
         "google": 0,
         "microsoft": 1,
     }
-    told = booked_feedback([event("complaint", provider="yahoo"), event("complaint", provider="google")])
-    assert [counts_of(vector).complaint_unheard for vector in told[AT // MINUTE].values()] == [0, 1]
+    told = booked_feedback([event("complaint", provider=provider) for provider in ("yahoo", "google", None)])
+    assert [counts_of(vector).complaint_unheard for vector in told[AT // MINUTE].values()] == [0, 1, 0]
 
 
 COMPLAINTS = {
