@@ -13,7 +13,7 @@ from agents.ports import now_ms
 from cli import broker as brokers
 from cli import secrets
 from cli.access import REQUEST_TIMEOUT_S, read_to_end, say, with_kafka
-from cli.backtest import FROM, TO, moment_of
+from cli.backtest_asking import FROM, TO, moment_of
 from cli.failures import SaysNo, WrongUse
 from cli.settings import setting_options
 from cli.views import moment, print_json

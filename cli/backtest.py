@@ -1,45 +1,29 @@
-"""``mailcordon backtest`` and ``mailcordon export``: what would have been decided, and the records to find it out."""
+"""``mailcordon backtest``: what would have been decided, when and why, and what that saves."""
 
 import contextlib
-import datetime as dt
-import gzip
-import re
-import secrets
-import sys
-import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import click
 
 from agents.ports import now_ms
 from cli import backtest_picture as pictures
-from cli.access import say, with_kafka
-from cli.backtest_export import Redaction, lines_of, write_lines
-from cli.backtest_input import Bad, Recording, opened, read
+from cli.access import say
+from cli.backtest_asking import FILE, FROM, TO, Progress, length_of, times
+from cli.backtest_fetching import fetched
+from cli.backtest_input import Bad, Recording, opened
 from cli.backtest_limits import WhatIf, read_limits
-from cli.backtest_records import TOPICS, Line, write_line
 from cli.backtest_replay import Replay
 from cli.backtest_report import Report, report
 from cli.backtest_run import first_campaigns, replayed
 from cli.backtest_telling import tell
-from cli.failures import OutsideFailed, SaysNo, WrongUse
+from cli.failures import SaysNo, WrongUse
 from cli.rules import put_rules_in_force
 from cli.settings import setting_options
 from policy.settings import Settings
 from schemas.sending import Campaign
 from schemas.topics import DECISIONS
-
-FILE = click.Path(path_type=Path, dir_okay=False)
-_EVERY_S = 1.0
-_AGO = re.compile(r"(\d{1,6})([dhm])\Z")
-_UNIT_MS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000}
-
-FROM = click.option("--from", "begin", metavar="TIME", help="From when on: a day, a time (UTC), or 7d, 36h, 90m ago.")
-TO = click.option("--to", "end", metavar="TIME", help="Until when, likewise; default: to the end.")
 
 
 @click.command()
@@ -93,7 +77,7 @@ def backtest(
         raise WrongUse(f"--plot {plot}: there is no folder {plot.parent}")
     what_if = WhatIf() if file is None else read_limits(file)
     now = now_ms()
-    since, to = _times(begin, end, now)
+    since, to = times(begin, end, now)
     until = now if to is None and source is None else to
     with _recording(settings, source, since, to, warm_up) as recording:
         question = Question(
@@ -167,79 +151,6 @@ def _draw(file: Path, question: Question, campaigns: Sequence[str], replay: Repl
     pictures.write(file, pictures.picture(replay.tracked[name], made.begin, made.end))
 
 
-def _times(begin: str | None, end: str | None, now: int) -> tuple[int | None, int | None]:
-    since, to = moment_of("from", begin, now), moment_of("to", end, now)
-    if since is not None and to is not None and to <= since:
-        raise WrongUse(f"--to {end} is not after --from {begin}")
-    return since, to
-
-
-def moment_of(name: str, text: str | None, now: int) -> int | None:
-    """Milliseconds of a day, a time (UTC unless it says otherwise), milliseconds, or a while before ``now``."""
-    if text is None:
-        return None
-    if (ago := _AGO.match(text)) is not None:
-        return now - _length(ago)
-    if text.isascii() and text.isdigit():
-        return int(text)
-    try:
-        found = dt.datetime.fromisoformat(text)
-    except ValueError:
-        raise WrongUse(f"--{name} {text}: expected a day like 2026-11-20, a time, or a while ago like 7d") from None
-    if found.tzinfo is None:
-        found = found.replace(tzinfo=dt.UTC)
-    return max(0, round(found.timestamp() * 1000))
-
-
-def _length(found: re.Match[str]) -> int:
-    return int(found[1]) * _UNIT_MS[found[2]]
-
-
-class Progress:
-    """A line on standard error once a second; nothing for what is done at once."""
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._next = time.monotonic() + _EVERY_S
-
-    def __call__(self, count: int, of: int | None = None) -> None:
-        """So much is done."""
-        if time.monotonic() >= self._next:
-            say(f"{count:,} {self._what} ..." if of is None else f"{count * 100 // max(of, 1)} % {self._what} ...")
-            self._next = time.monotonic() + _EVERY_S
-
-
-@click.command()
-@FROM
-@TO
-@click.option("-o", "--output", "out", type=FILE, required=True, help="File to write; .gz is packed, - is the output.")
-@setting_options()
-def export(settings: Settings, begin: str | None, end: str | None, out: Path) -> None:
-    """Write what a backtest reads from the topics to a file, one JSON object a line.
-
-    Results, feedback, campaigns, commands, brakes and decisions, in the order of time.  Addresses in reply texts,
-    message ids and reasons are made unreadable, each always in the same way.
-
-    \b
-    Examples:
-      mailcordon export --from 7d -o week.jsonl.gz
-      mailcordon export --from 2026-11-20 --to 2026-11-21T12:00 -o - | gzip > day.jsonl.gz
-    """
-    now = now_ms()
-    since, to = _times(begin, end, now)
-    redaction = Redaction(secrets.token_bytes(32))
-    with _fetched(settings, since, to) as recording, _written(out) as target:
-        count = 0
-        for placed in recording:
-            line = read(placed.raw)
-            if isinstance(line, Line):
-                target.write(write_line(redaction.line(line)) + b"\n")
-                count += 1
-    say(f"{count:,} records written")
-    if not count:
-        raise SaysNo(f"there is nothing between these times in {', '.join(TOPICS)}")
-
-
 @contextlib.contextmanager
 def _recording(
     settings: Settings, source: Path | None, since: int | None, to: int | None, warm_up: str
@@ -248,45 +159,6 @@ def _recording(
         with opened(source, Progress("MiB unpacked")) as file:
             yield Recording(file)
         return
-    before = _AGO.match(warm_up)
-    if before is None:
-        raise WrongUse(f"--warm-up {warm_up}: expected a length of time like 7d, 36h or 90m")
-    with _fetched(settings, None if since is None else max(0, since - _length(before)), to) as recording:
+    before = length_of("warm-up", warm_up)
+    with fetched(settings, None if since is None else max(0, since - before), to) as recording:
         yield recording
-
-
-@contextlib.contextmanager
-def _fetched(settings: Settings, since: int | None, to: int | None) -> Iterator[Recording]:
-    """The records of the topics, by way of a temporary file: they come by partition, and are wanted by time."""
-    progress = Progress("records read")
-    with tempfile.TemporaryFile() as file:
-
-        async def work(bootstrap: str) -> int:
-            try:
-                return await write_lines(lines_of(bootstrap, since=since, to=to), file, progress)
-            except OSError as full:
-                raise OutsideFailed(
-                    f"the records could not be kept ({full}); TMPDIR says where, if there is no room"
-                ) from full
-
-        with_kafka(settings, work)
-        file.flush()
-        yield Recording(file)
-
-
-@contextlib.contextmanager
-def _written(out: Path) -> Iterator[IO[bytes] | gzip.GzipFile]:
-    if str(out) == "-":
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
-    try:
-        file = out.open("wb")
-    except OSError as wrong:
-        raise WrongUse(f"--output {out}: {wrong.strerror or wrong}") from wrong
-    with file:
-        if out.suffix != ".gz":
-            yield file
-            return
-        with gzip.open(file, "wb", compresslevel=6) as packed:
-            yield packed

@@ -11,7 +11,8 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
-from cli.backtest import backtest, moment_of
+from cli.backtest import backtest
+from cli.backtest_asking import moment_of
 from cli.backtest_input import Bad, Recording
 from cli.backtest_limits import WhatIf
 from cli.backtest_replay import Replay
