@@ -35,7 +35,7 @@ class DeliveryResult(Part, frozen=True, kw_only=True):
 
     ``class`` is the category of the reply (``invalid_recipient``, ``reputation_ip``, …), null when accepted.
     ``text`` is the server's reply, cut to 300 characters.  ``flags`` are the screens that had something against the
-    recipient.
+    recipient, ``list_source`` is where its address was collected, as the request has it in ``source``.
     """
 
     message_id: MessageId
@@ -56,6 +56,7 @@ class DeliveryResult(Part, frozen=True, kw_only=True):
     next_attempt_at: Millis | None = None
     domain: str = ""
     flags: tuple[str, ...] = ()  # a list would let the collector follow every result
+    list_source: str | None = None
 
 
 class DeliveryFrame(Record, frozen=True, kw_only=True, tag_field="v", tag=1):

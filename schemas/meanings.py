@@ -199,6 +199,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "next_attempt_at": "for `deferred`: when it is tried again",
         "domain": "the recipient's domain, in lower case; empty: not known",
         "flags": "the screens that had something against the recipient at admission",
+        "list_source": _SOURCE,
     },
     "OffsetRange": {
         "topic": _TOPIC,

@@ -241,4 +241,5 @@ class Delivery:
             now=self._clock.now(),
             domain=job.domain,
             flags=job.message.flags,
+            list_source=job.message.source,
         )

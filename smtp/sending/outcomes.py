@@ -52,6 +52,7 @@ class Known(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     now: int
     domain: str = ""
     flags: tuple[str, ...] = ()
+    list_source: str | None = None
 
     def result(
         self,
@@ -84,6 +85,7 @@ class Known(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             next_attempt_at=next_attempt_at,
             domain=self.domain,
             flags=self.flags,
+            list_source=self.list_source,
         )
 
 

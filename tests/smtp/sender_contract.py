@@ -114,6 +114,7 @@ class Stage:
         content: str = "hello",
         flags: Sequence[str] = (),
         last_seen_at: int | None = None,
+        source: str | None = None,
         **fields: Any,
     ) -> None:
         """Put one frame with a message for each name; ``ann`` is message id ``m-ann``."""
@@ -130,6 +131,7 @@ class Stage:
                     vars={"name": name},
                     flags=tuple(flags),
                     last_seen_at=last_seen_at,
+                    source=source,
                 )
                 for name in names
             ],
@@ -276,13 +278,13 @@ class SenderContract:
     async def test_the_account_of_a_message(self, stage: Stage) -> None:
         stage.control()
         async with scripted(Script()) as server:
-            await stage.send("ann", domain="Example.COM", flags=["disposable"])
+            await stage.send("ann", domain="Example.COM", flags=["disposable"], source="fair-2026")
             async with stage.sender(server.endpoint, name="spring-0"):
                 await stage.has_outcomes(1)
         (result,) = (await stage.told())["m-ann"]
         assert (result.outcome, result.code, result.enhanced, result.attempt) == ("accepted", 250, "2.0.0", 1)
         assert (result.ip, result.mx, result.provider) == ("127.0.0.1", "127.0.0.1", "other")
-        assert (result.domain, result.flags) == ("example.com", ("disposable",))
+        assert (result.domain, result.flags, result.list_source) == ("example.com", ("disposable",), "fair-2026")
         assert (result.address_hash, result.class_, result.next_attempt_at) == ("h-ann", None, None)
         (frame,) = await stage.world.results()
         assert (frame.campaign, frame.sender) == (stage.world.campaign, "spring-0")
