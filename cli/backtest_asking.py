@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from cli.access import say
+from cli.backtest_records import LATEST_MS
 from cli.failures import WrongUse
 
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -33,7 +34,7 @@ def moment_of(name: str, text: str | None, now: int) -> int | None:
         return None
     if (ago := _AGO.match(text)) is not None:
         return now - _length(ago)
-    if text.isascii() and text.isdigit():
+    if text.isascii() and text.isdigit() and int(text) <= LATEST_MS:
         return int(text)
     try:
         found = dt.datetime.fromisoformat(text)

@@ -10,7 +10,7 @@ from typing import IO, Any
 import msgspec
 from aiokafka import ConsumerRecord
 
-from cli.backtest_records import TOPICS, Line, write_line
+from cli.backtest_records import LATEST_MS, TOPICS, Line, write_line
 from schemas.topics import BY_NAME
 from streams.admin import admin
 from streams.reading import to_the_end
@@ -45,7 +45,7 @@ def line_of(record: ConsumerRecord, partitions: int) -> Line:
         topic=record.topic,
         partition=record.partition,
         offset=record.offset,
-        at=max(0, record.timestamp),
+        at=min(max(0, record.timestamp), LATEST_MS),
         key=None if record.key is None else record.key.decode(errors="replace"),
         partitions=partitions,
     )

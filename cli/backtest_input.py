@@ -29,7 +29,7 @@ SHOWN = 20  # bad lines that are told of, each with its reason
 Progress = Callable[[int], None]
 
 _GZIP = b"\x1f\x8b"
-_HEAD = re.compile(rb'\{"topic":"([\w.-]+)","partition":(\d{1,9}),"offset":(\d{1,18}),"at":(\d{1,18})[,}]')
+_HEAD = re.compile(rb'\{"topic":"([\w.-]+)","partition":(\d{1,9}),"offset":(\d{1,18}),"at":(\d{1,14})[,}]')
 _HEAD_BYTES = 400
 _RANK = {topic: rank for rank, topic in enumerate(TOPICS)}
 

@@ -86,6 +86,9 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True, tag_field="v", tag=1):
     ledger: Ledger | None = None
 
 
+LATEST_MS = 99_999_999_999_999  # in the year 5138; a clock that says more is no clock
+
+
 class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One record of a topic, as a line of an export; ``at`` is the time that Kafka has of it.
 
@@ -97,7 +100,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     topic: str
     partition: Annotated[int, Meta(ge=0)]
     offset: Annotated[int, Meta(ge=0)]
-    at: Millis
+    at: Annotated[int, Meta(ge=0, le=LATEST_MS)]
     key: str | None = None
     value: msgspec.Raw = msgspec.Raw(b"null")
     raw: str | None = None

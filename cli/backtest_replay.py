@@ -17,7 +17,7 @@ from agents.snapshots import EVERY_MS, is_above_limit
 from cli.backtest_counting import LENGTHS_MIN, Counting, IsHeld
 from cli.backtest_holds import Holds
 from cli.backtest_limits import WhatIf
-from cli.backtest_records import Frame
+from cli.backtest_records import LATEST_MS, Frame
 from cli.backtest_trace import Trace
 from policy import ladder
 from policy.brakes import capped, is_pulled
@@ -35,6 +35,7 @@ from streams import panes
 REFUSED = "refused"
 SELDOM_MS = 3_600_000  # between reviews of what time alone does not move
 FORGET_EVERY_MIN = 60
+SILENCE_MS = 30 * 86_400_000
 
 _COMMANDS = {"isolate", "release", "retire"}
 _STAYS = {
@@ -104,6 +105,7 @@ class Replay:
         self._controls: dict[str, Control] = {}
         self._brakes: dict[str, Brake] = {}
         self._due: list[Due] = []
+        self._now: int | None = None
         self._minutes: dict[int, set[str]] = {}
         self._ticks = False  # reviews come last of what is due at one time, and before what arrives then
 
@@ -175,20 +177,27 @@ class Replay:
         if decision.scope != scope and not decision.scope.startswith(f"{scope}/"):  # of what several campaigns share
             return
         one = self._of(decision.campaign)
-        if one is None or decision.at < self.judged_from or decision.rule == REFUSED:
+        if one is None or not self.judged_from <= decision.at <= LATEST_MS or decision.rule == REFUSED:
             return
         if all((known.scope, known.epoch) != (decision.scope, decision.epoch) for known in one.really):
             one.really.append(decision)
 
     def advance(self, now: int) -> None:
-        """Let time pass: whatever is due until ``now`` happens, each at its own time."""
+        """Let time pass: whatever is due until ``now`` happens, each at its own time.
+
+        In a long silence nothing moves any more, and reviews wait for its end.
+        """
         due = self._due
+        silence = now if self._now is None else self._now + SILENCE_MS
+        self._now = now
         self._ticks = True
         while due and due[0][0] <= now:
             at, kind, name = heapq.heappop(due)
             if kind == _REVIEW:
                 one = self.tracked[name]
-                if one.review_at == at:
+                if one.review_at == at and silence < at < now:
+                    self._ask(one, now)
+                elif one.review_at == at:
                     self._review(one, at)
             elif kind == _LATE:
                 if self.tracked[name].is_late:

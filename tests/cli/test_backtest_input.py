@@ -51,6 +51,7 @@ BAD = {
     "no_json": (b"nonsense", "not a JSON object"),
     "no_time": (b'{"topic":"mail.feedback","partition":0,"offset":1}', "required field"),
     "text_for_a_number": (line(1).replace(b'"at":1', b'"at":"1"'), "field at: expected"),
+    "far_ahead": (line(10**17), "field at: expected"),
     "negative": (line(1).replace(b'"offset":0', b'"offset":-4'), "field offset"),
 }
 

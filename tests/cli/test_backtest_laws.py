@@ -1,6 +1,7 @@
 """Laws of the replay: order, duplication and replay of events change no verdict, and only what counts is read."""
 
 import random
+from functools import cache
 from io import BytesIO
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from cli.backtest_input import Bad, Recording
 from cli.backtest_limits import WhatIf
-from cli.backtest_records import Accepted, Frame, Line, read_results, write_line
+from cli.backtest_records import LATEST_MS, Accepted, Frame, Line, read_results, write_line
 from cli.backtest_replay import Replay
 from cli.backtest_run import first_campaigns, replayed
 from policy.counts import booked
@@ -46,17 +47,20 @@ def joined(found: list[At]) -> bytes:
     return b"\n".join(one.line for one in found)
 
 
-RECORDED = placed(story(7, minutes=110, per_minute=20))
-DECIDED = decided(joined(RECORDED))
+@cache
+def recorded() -> tuple[list[At], list[Decision]]:
+    found = placed(story(7, minutes=110, per_minute=20))
+    return found, decided(joined(found))
 
 
 @settings(ENOUGH, max_examples=8)
 @given(chance=st.randoms(use_true_random=False))
 def test_the_order_of_lines_and_their_duplication_change_no_decision(chance: random.Random) -> None:
-    again = [*RECORDED, *chance.choices(RECORDED, k=50)]
+    found, decisions = recorded()
+    again = [*found, *chance.choices(found, k=50)]
     chance.shuffle(again)
 
-    assert decided(joined(again)) == DECIDED != []
+    assert decided(joined(again)) == decisions != []
 
 
 @ENOUGH
@@ -116,3 +120,14 @@ def _sums(results: Any, accepted: Any = ()) -> dict[tuple[int, str], list[int]]:
             held = found.setdefault((minute, provider), [0] * len(vector))
             found[minute, provider] = [a + b for a, b in zip(held, vector, strict=True)]
     return found
+
+
+def test_a_clock_that_is_centuries_ahead_does_not_keep_anybody_waiting() -> None:
+    found, decisions = recorded()
+    last = found[-1]
+    far = At(LATEST_MS, last.topic, last.partition, last.offset + 1, last.record)
+
+    again = decided(joined([*found, far]))
+
+    assert [one for one in again if one.at <= last.at] == decisions
+    assert {one.campaign: one.to for one in again} == dict.fromkeys(("bouncing", "blocked"), "healthy")  # time passed
