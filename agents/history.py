@@ -33,6 +33,7 @@ from policy.trap_signals import (
 )
 from policy.traps import TrapFact, domain_hash, is_confirmed
 from policy.typos import likely_domain
+from schemas.counting import Accepted
 from schemas.delivery import DeliveryResult
 from schemas.feedback import Feedback, FeedbackEvent, Suppression
 from schemas.sending import Campaign
@@ -93,6 +94,13 @@ class History:
     def domain_hash(self, domain: str) -> str:
         """What stands for a whole domain."""
         return self._domains(domain)[0]
+
+    def may_tell(self, accepted: Sequence[Accepted]) -> bool:
+        """Whether some of these may have a past: nearly never, and then ``look_at`` has to look."""
+        if self._suspect({one.domain for one in accepted}):
+            return True
+        ending = self._past.ending
+        return not ending.is_empty and any(True for _ in ending.passing([one.address_hash for one in accepted]))
 
     def look_at(
         self,

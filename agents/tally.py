@@ -26,6 +26,7 @@ from agents.suppressing import Suppressing, key_of
 from policy.counts import MINUTE_MS, Cells, booked, booked_feedback, merge
 from policy.replies import category_of
 from schemas.codec import Malformed, decode, decode_feedback
+from schemas.counting import Counted, counted
 from schemas.delivery import DeliveryFrame, DeliveryResult
 from schemas.feedback import FeedbackEvent, FeedbackFrame, Suppression
 from schemas.topics import BY_NAME, FEEDBACK, RESULTS, SUPPRESSIONS
@@ -103,17 +104,16 @@ class Tally:
 
     async def results(self, message: Message) -> None:
         """Count one frame of results."""
-        frame = decode(DeliveryFrame, message.value, max_bytes=BY_NAME[RESULTS].max_bytes)
+        frame = counted(message.value)
         if isinstance(frame, Malformed):
             await self._aside.malformed(message, frame)
             return
         if await self._homing.away(message, frame.campaign):
             return
-        refused = [result for result in frame.results if result.outcome != "accepted"]
         try:
-            signals = _signals(message, refused)
-            ahead = self._count_results(message, frame, refused, signals)
-            left_behind, found = self._what_follows(frame, refused)
+            signals = _signals(message, frame.refused)
+            ahead = self._count_results(message, frame, signals)
+            left_behind, found = self._what_follows(message, frame)
         except Exception as error:
             log.exception("tally failed", partition=message.partition, offset=message.offset)
             await self._aside.failed(message, "tally", error)
@@ -126,24 +126,27 @@ class Tally:
         blocked = any(one[_KIND] == "block" for of_minute in signals.values() for one in of_minute)
         await self.snapshots.results(frame.campaign, self._live(frame.campaign), now_ms(), blocked=blocked)
 
-    def _what_follows(self, frame: DeliveryFrame, refused: Sequence[DeliveryResult]) -> tuple[list[Suppression], Found]:
+    def _what_follows(self, message: Message, frame: Counted) -> tuple[list[Suppression], Found]:
         """What results leave behind, and what they say beside what others left; of repeats the same."""
         campaign = self._known.campaigns.get(frame.campaign)
-        left_behind = self._suppressing.after_results(frame.campaign, refused, campaign)
-        return left_behind, self._history.look_at(frame.campaign, frame.results, refused, campaign)
+        left_behind = self._suppressing.after_results(frame.campaign, frame.refused, campaign)
+        results: Sequence[DeliveryResult] = ()
+        if self._history.may_tell(frame.accepted):
+            whole = decode(DeliveryFrame, message.value, max_bytes=BY_NAME[RESULTS].max_bytes)
+            results = () if isinstance(whole, Malformed) else whole.results  # it was counted all the same
+        return left_behind, self._history.look_at(frame.campaign, results, frame.refused, campaign)
 
     def _count_results(
         self,
         message: Message,
-        frame: DeliveryFrame,
-        refused: Sequence[DeliveryResult],
+        frame: Counted,
         signals: Mapping[int, Sequence[panes.Signal]],
     ) -> bool:
         """Count a frame in its panes, where it was not counted before; answers whether its clock was ahead."""
         latest = now_ms() // MINUTE_MS + AHEAD_MIN
         live = self._live(frame.campaign)
-        counted = ahead = False
-        for minute, cells in booked(frame.results).items():
+        is_new = ahead = False
+        for minute, cells in booked(frame.refused, frame.accepted).items():
             at_s = float(minute * panes.SIZE_S)
             if minute > latest:
                 ahead = True
@@ -160,12 +163,12 @@ class Tally:
             if pane is not None:
                 self._table.put(frame.campaign, at_s, pane)
                 live.add(minute, cells, signals.get(minute, ()))
-                counted = True
-        self._metrics.frames.labels("new" if counted else "repeat").inc()
-        if counted:
-            for outcome, number in Counter(result.outcome for result in refused).items():
+                is_new = True
+        self._metrics.frames.labels("new" if is_new else "repeat").inc()
+        if is_new:
+            for outcome, number in Counter(result.outcome for result in frame.refused).items():
                 self._metrics.results.labels(outcome).inc(number)
-            self._metrics.results.labels("accepted").inc(len(frame.results) - len(refused))
+            self._metrics.results.labels("accepted").inc(len(frame.accepted))
         return ahead
 
     # -- feedback

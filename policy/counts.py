@@ -46,6 +46,7 @@ Vector = list[int]
 Cells = dict[str, Vector]  # "provider|ip" -> counts in the order of VECTOR
 
 _WIDTH = len(VECTOR)
+_SOURCE_LENGTH = 80
 _ZEROS = [0] * _WIDTH
 _counts: Callable[..., Counts] = eval(  # noqa: S307 - a quarter of the time of a dict, and snapshots are made of these
     f"lambda {', '.join(VECTOR)}: Counts({', '.join(f'{name}={name}' for name in VECTOR)})"
@@ -143,9 +144,31 @@ def _booked(accepted: Iterable[Accepted]) -> dict[int, Cells]:
     for (begin, ip), providers in groups.items():
         cells = minutes.setdefault(begin // MINUTE_MS, {})
         for provider, number in providers.items():
-            vector = cells[cell_key(provider, ip)] = [0] * _WIDTH
-            vector[_ACCEPTED] = vector[_ATTEMPTS] = number
+            vector = cells.setdefault(f"{provider}|{ip or ''}", [0] * _WIDTH)
+            vector[_ACCEPTED] += number
+            vector[_ATTEMPTS] += number
     return minutes
+
+
+def booked_by_source(results: Iterable[DeliveryResult], accepted: Iterable[Accepted] = ()) -> dict[int, Cells]:
+    """What the same results add, by the source of the list that their recipients came from; mostly nothing."""
+    by_source: dict[str, tuple[list[DeliveryResult], list[Accepted]]] = {}
+    for result in results:
+        if result.list_source:
+            by_source.setdefault(source_key(result.list_source), ([], []))[0].append(result)
+    for short in accepted:
+        if short.list_source:
+            by_source.setdefault(source_key(short.list_source), ([], []))[1].append(short)
+    minutes: dict[int, Cells] = {}
+    for key, own in by_source.items():
+        for minute, cells in booked(*own).items():
+            minutes.setdefault(minute, {})[key] = [sum(column) for column in zip(*cells.values(), strict=True)]
+    return minutes
+
+
+def source_key(source: str) -> str:
+    """The key of a source's cell."""
+    return source.replace("|", "/")[:_SOURCE_LENGTH] + "|"
 
 
 def booked_feedback(events: Iterable[FeedbackEvent]) -> dict[int, Cells]:

@@ -219,7 +219,9 @@ async def test_what_cannot_be_read_is_kept(raw: bytes | None) -> None:
 async def test_our_own_failure_is_kept_and_the_next_frame_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     bench, now = Bench(), now_ms()
     sound = module.booked
-    monkeypatch.setattr(module, "booked", lambda results: sound(results) if len(results) > 1 else 1 / 0)
+    monkeypatch.setattr(
+        module, "booked", lambda refused, accepted: sound(refused, accepted) if len(accepted) > 1 else 1 / 0
+    )
 
     await bench.results(frame(result(1, now)), offset=0)
     await bench.results(frame(result(2, now), result(3, now)), offset=1)
