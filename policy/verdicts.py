@@ -39,10 +39,8 @@ WEIGHTS: Mapping[str, float] = {DECIDING: 0.85, "1h": 0.075 / 24, "5m": 0.075 / 
 _REST = 1 - sum(WEIGHTS.values())  # the part of the budget that bets on nothing: no news is 1
 _MOST = 1e300  # JSON knows no infinity
 
-_LARGEST_EXPONENT = 680.0
 _ODDS = (1.5, 2.0, 2.8, 4.5, 10.0, 32.0)
 _SHARES = (0.12, 0.38, 0.18, 0.12, 0.10, 0.10)
-_SMALL = int(_LARGEST_EXPONENT / math.log(max(_ODDS)))  # so many events cannot lead beyond what a float holds
 _Z = 1.959963984540054  # 97.5 % of the normal distribution
 _Z2 = _Z * _Z
 
@@ -135,14 +133,14 @@ def e_value(events: int, trials: int, limit: float) -> float:
         return 0.0
     if limit <= 0.0:
         return _MOST
-    grid = _grid(limit)
-    if events > _SMALL and max(events * rise - trials * fall for rise, fall, _ in grid) > _LARGEST_EXPONENT:
-        return _MOST
     exp = math.exp
     value = 0.0
-    for rise, fall, share in grid:
-        value += exp(events * rise - trials * fall + share)
-    return value
+    try:
+        for rise, fall, share in _grid(limit):
+            value += exp(events * rise - trials * fall + share)
+    except OverflowError:
+        return _MOST
+    return min(value, _MOST)
 
 
 @lru_cache(maxsize=1024)
