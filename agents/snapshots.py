@@ -93,7 +93,7 @@ class Snapshots:
         return live.rolling.by_provider(now // MINUTE_MS)
 
     async def providers(self, now: int) -> None:
-        """Publish what moved since the last time, per provider of a campaign and per sending address."""
+        """Publish what moved since the last time, per provider and list source of a campaign, and per address."""
         due = [(name, live) for name, live in self._live.items() if live.providers_due]
         addresses: set[tuple[int, str, str]] = set()
         for number, (name, live) in enumerate(due, start=1):
@@ -104,6 +104,10 @@ class Snapshots:
                 scope = f"{campaign_scope(name)}/provider:{provider}"
                 found = verdicts(windows, self._limits(name))
                 live.turned_away |= found["block"].evidence >= WARNING
+                await self._publish(RatesSnapshot(scope=scope, at=now, windows=windows, verdicts=found))
+            for source, windows in live.sources.by_provider(now // MINUTE_MS).items() if live.sources else ():
+                scope = f"{campaign_scope(name)}/source:{source}"
+                found = verdicts(windows, self._limits(name))
                 await self._publish(RatesSnapshot(scope=scope, at=now, windows=windows, verdicts=found))
             if live.turned_away and not was_turned_away:  # one provider of many: the campaign's own rate says nothing
                 await self.campaign(name, live, now)

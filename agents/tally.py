@@ -23,7 +23,7 @@ from agents.ports import Known, Message, Publish, now_ms
 from agents.setting_aside import Aside
 from agents.snapshots import Snapshots
 from agents.suppressing import Suppressing, key_of
-from policy.counts import MINUTE_MS, Cells, booked, booked_feedback, merge
+from policy.counts import MINUTE_MS, Cells, booked, booked_by_source, booked_feedback, merge
 from policy.replies import category_of
 from schemas.codec import Malformed, decode, decode_feedback
 from schemas.counting import Counted, counted
@@ -34,6 +34,8 @@ from streams import panes
 from streams.metrics import Metrics
 
 log = structlog.get_logger()
+
+_NO_CELLS: Cells = {}
 
 BARRIER_WITHIN_S = 5.0
 AHEAD_MIN = 60  # minutes; a clock that is further ahead is no clock
@@ -146,6 +148,7 @@ class Tally:
         latest = now_ms() // MINUTE_MS + AHEAD_MIN
         live = self._live(frame.campaign)
         is_new = ahead = False
+        by_source = booked_by_source(frame.refused, frame.accepted)
         for minute, cells in booked(frame.refused, frame.accepted).items():
             at_s = float(minute * panes.SIZE_S)
             if minute > latest:
@@ -153,16 +156,18 @@ class Tally:
                 continue
             if not self._table.keeps(at_s):
                 continue
+            sources = live.named(by_source.get(minute, _NO_CELLS))
             pane = panes.with_results(
                 self._table.at(frame.campaign, at_s) or panes.EMPTY,
                 cells,
                 signals.get(minute, ()),
                 offset=message.offset,
                 ledger=frame.ledger,
+                sources=sources,
             )
             if pane is not None:
                 self._table.put(frame.campaign, at_s, pane)
-                live.add(minute, cells, signals.get(minute, ()))
+                live.add(minute, cells, signals.get(minute, ()), sources=sources)
                 is_new = True
         self._metrics.frames.labels("new" if is_new else "repeat").inc()
         if is_new:
@@ -243,10 +248,11 @@ class Tally:
         for minute, (cells, signals, ids) in due.items():
             at_s = float(minute * panes.SIZE_S)
             held = self._table.at(name, at_s) or panes.EMPTY
-            pane = panes.with_feedback(held, cells, signals, offset=message.offset, ids=ids)
+            sources = panes.of_the_only_source(held, cells)
+            pane = panes.with_feedback(held, cells, signals, offset=message.offset, ids=ids, sources=sources)
             if pane is not None:
                 self._table.put(name, at_s, pane)
-                live.add(minute, cells, signals, ids)
+                live.add(minute, cells, signals, ids, sources)
         return ahead
 
     # -- what follows

@@ -30,6 +30,7 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="o
     ip: str | None = None
     address_hash: str | None = None
     domain: str = ""
+    list_source: str | None = None
 
 
 class Counted(msgspec.Struct, frozen=True, kw_only=True):

@@ -75,11 +75,11 @@ class Reference(Part, frozen=True, kw_only=True):
 class RatesSnapshot(Record, frozen=True, kw_only=True, tag_field="v", tag=1):
     """Live windows of one scope.  Topic ``mail.reputation.rates``.
 
-    ``scope`` is ``campaign:ID``, ``campaign:ID/provider:NAME`` or ``ip:ADDRESS/provider:NAME/partition:N`` (readers
-    sum an address over partitions).  ``recent`` are the newest signals against the sender, newest last.
-    ``providers`` are the same windows by provider, given when servers turn the campaign away.  What several campaigns
-    share (``tenant:NAME``, ``domain:NAME``, ``ip:ADDRESS``, each with ``/partition:N``) is counted over the
-    ``campaigns`` that nothing is held against.
+    ``scope`` is ``campaign:ID``, ``campaign:ID/provider:NAME``, ``campaign:ID/source:NAME`` (a source of its list, as
+    requests name it) or ``ip:ADDRESS/provider:NAME/partition:N`` (readers sum an address over partitions).  ``recent``
+    are the newest signals against the sender, newest last.  ``providers`` are the same windows by provider, given when
+    servers turn the campaign away.  What several campaigns share (``tenant:NAME``, ``domain:NAME``, ``ip:ADDRESS``,
+    each with ``/partition:N``) is counted over the ``campaigns`` that nothing is held against.
     """
 
     scope: str

@@ -6,7 +6,10 @@ A pane is a list, because a table value is JSON::
      {"provider|ip": [counts as in policy.counts.VECTOR]},
      [newest signals against the sender: [topic, partition, offset, message id, kind, at, what of a trap is known]],
      [ids of the feedback that was counted],
-     {ledger partition: newest ledger offset that was counted}]
+     {ledger partition: newest ledger offset that was counted},
+     {"list source|": [counts as above]}]
+
+The last one is missing where nothing is known of sources, and in panes of an older version.
 
 Offsets, ids and ledger positions stand beside the counts that they belong to, and so are written with them or not at
 all.  A record that comes again after a crash is behind the applied offset of every pane that was written, and ahead
@@ -35,15 +38,22 @@ Cells = dict[str, list[int]]
 Signal = list[Any]  # Any: JSON; see the module's docstring
 Pane = list[Any]
 EMPTY: Pane = [[-1, -1], {}, [], [], {}]
+_NO_CELLS: Cells = {}
 NOT_APPLIED = -1
 
 _RESULTS, _FEEDBACK = 0, 1  # places of the offsets
-_OFFSETS, _CELLS, _RECENT, _IDS, _LEDGER = range(5)
+_OFFSETS, _CELLS, _RECENT, _IDS, _LEDGER, _SOURCES = range(6)
 _TOPICS = (RESULTS, FEEDBACK)
 
 
 def with_results(
-    pane: Pane, cells: Cells, signals: Sequence[Signal], *, offset: int, ledger: Position | None
+    pane: Pane,
+    cells: Cells,
+    signals: Sequence[Signal],
+    *,
+    offset: int,
+    ledger: Position | None,
+    sources: Cells = _NO_CELLS,
 ) -> Pane | None:
     """The pane with a frame's results; None if they are in it already."""
     if offset <= pane[_OFFSETS][_RESULTS]:
@@ -60,11 +70,18 @@ def with_results(
         newest(pane[_RECENT], signals),
         pane[_IDS],
         positions,
+        *_sources_with(pane, sources),
     ]
 
 
 def with_feedback(
-    pane: Pane, cells: Cells, signals: Sequence[Signal], *, offset: int, ids: Sequence[str]
+    pane: Pane,
+    cells: Cells,
+    signals: Sequence[Signal],
+    *,
+    offset: int,
+    ids: Sequence[str],
+    sources: Cells = _NO_CELLS,
 ) -> Pane | None:
     """The pane with a record's feedback, whose ``ids`` are new; None if it is in it already."""
     if offset <= pane[_OFFSETS][_FEEDBACK]:
@@ -75,7 +92,29 @@ def with_feedback(
         newest(pane[_RECENT], signals),
         [*pane[_IDS], *ids],
         pane[_LEDGER],
+        *_sources_with(pane, sources),
     ]
+
+
+def _sources_with(pane: Pane, more: Cells) -> list[Cells]:
+    """The sources of a pane and more of them, as the end of the pane that follows."""
+    held: Cells = pane[_SOURCES] if len(pane) > _SOURCES else {}
+    return [added(held, more)] if held or more else []
+
+
+def of_the_only_source(pane: Pane, cells: Cells) -> Cells:
+    """What feedback adds to the pane's list source, if all that was sent in that minute came from one.
+
+    Feedback knows its message and no source; when there were several, nobody can tell whose it is.
+    """
+    sources: Cells = pane[_SOURCES] if len(pane) > _SOURCES else {}
+    if len(sources) != 1 or not cells:
+        return {}
+    [(key, known)] = sources.items()
+    sent = [sum(column) for column in zip(*pane[_CELLS].values(), strict=True)]
+    if sent[:1] != known[:1]:  # some of the accepted mail had no source
+        return {}
+    return {key: [sum(column) for column in zip(*cells.values(), strict=True)]}
 
 
 def added(held: Cells, more: Cells) -> Cells:
@@ -147,6 +186,11 @@ def applied(pane: Pane) -> list[int]:
 def cells_of(pane: Pane) -> Cells:
     """The counts of the pane, also of one that an older version wrote."""
     return {name: widened(vector) for name, vector in pane[_CELLS].items()}
+
+
+def sources_of(pane: Pane) -> Cells:
+    """What the pane has counted of each list source."""
+    return {name: widened(vector) for name, vector in pane[_SOURCES].items()} if len(pane) > _SOURCES else {}
 
 
 def recent_of(pane: Pane) -> list[Signal]:

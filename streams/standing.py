@@ -38,18 +38,23 @@ def one_campaign(copy: Copy, name: str) -> View | None:
     campaign = copy.campaigns.get(name)
     if campaign is None:
         return None
-    prefix = f"{campaign_scope(name)}/provider:"
     rates = copy.rates.get(campaign_scope(name))
     return _summary(copy, campaign) | {
         "recent": msgspec.to_builtins(rates.recent) if rates else [],
-        "providers": {
-            scope.removeprefix(prefix): {"windows": _plain(found.windows), "verdicts": _plain(found.verdicts)}
-            for scope, found in sorted(copy.rates.items())
-            if scope.startswith(prefix)
-        },
+        "providers": _within(copy, f"{campaign_scope(name)}/provider:"),
+        "sources": _within(copy, f"{campaign_scope(name)}/source:"),
         "topic": outbound_topic(name),
         "sender": sender_name(name),
         "record": msgspec.to_builtins(campaign),
+    }
+
+
+def _within(copy: Copy, prefix: str) -> View:
+    """What is known of the scopes within a campaign."""
+    return {
+        scope.removeprefix(prefix): {"windows": _plain(found.windows), "verdicts": _plain(found.verdicts)}
+        for scope, found in sorted(copy.rates.items())
+        if scope.startswith(prefix)
     }
 
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from agents import tally as module
 from agents.history import History
+from agents.live import SOURCES_KEPT
 from agents.ports import now_ms
 from agents.snapshots import EVERY_MS
 from agents.tally import Tally
@@ -462,6 +463,48 @@ async def test_a_small_provider_that_refuses_all_is_seen_though_the_campaign_har
     assert set(bench.newest.providers) == {"google", "yahoo"}
     await bench.results(frame(result(9_000, now)), offset=7)
     assert set(bench.newest.providers) == {"google", "yahoo"}, "as long as it lasts"
+
+
+async def by_source(bench: Bench, now: int) -> dict[str, Counts]:
+    await bench.tally.snapshots.providers(now)
+    prefix = "campaign:spring/source:"
+    newest = {one.scope: one for one in bench.out.to(RATES) if one.scope.startswith(prefix)}
+    return {scope.removeprefix(prefix): one.windows["24h"] for scope, one in newest.items()}
+
+
+async def test_each_source_of_a_list_has_windows_of_its_own() -> None:
+    bench, now = Bench(), now_ms()
+    dead = [result(number, now, "bounced", class_="invalid_recipient", list_source="bought") for number in range(3)]
+    good = [result(10 + number, now, list_source="form|de") for number in range(5)]
+    await bench.results(frame(*dead, *good, result(20, now)), offset=0)
+    await bench.results(frame(*dead, *good, result(20, now)), offset=0)
+    found = await by_source(bench, now)
+    assert {name: (one.accepted, one.hard_bounce) for name, one in found.items()} == {
+        "bought": (0, 3),
+        "form/de": (5, 0),
+    }
+    again = Bench(bench.panes)
+    await again.tally.rebuild()
+    assert await by_source(again, now) == found
+
+
+async def test_feedback_counts_for_the_source_when_there_was_only_one_in_its_minute() -> None:
+    bench, now = Bench(), now_ms()
+    await bench.results(frame(*(result(number, now, list_source="form") for number in range(5))), offset=0)
+    await bench.feedback(signal(1, "complaint", now, sent_at=now), offset=0)
+    assert (await by_source(bench, now))["form"].complaint == 1
+    await bench.results(frame(result(9, now, list_source="bought")), offset=1)
+    await bench.feedback(signal(2, "complaint", now, sent_at=now), offset=1)
+    found = await by_source(bench, now)
+    assert [found[name].complaint for name in ("form", "bought")] == [1, 0], "nobody can tell whose it is"
+
+
+async def test_a_campaign_with_a_source_for_every_message_fills_no_memory() -> None:
+    bench, now = Bench(), now_ms()
+    await bench.results(frame(*(result(number, now, list_source=f"s-{number}") for number in range(200))), offset=0)
+    found = await by_source(bench, now)
+    assert len(found) == SOURCES_KEPT + 1
+    assert found["(others)"].accepted == 200 - SOURCES_KEPT
 
 
 async def test_windows_that_empty_by_time_are_told_until_nothing_is_left() -> None:
