@@ -25,8 +25,8 @@ from schemas.topics import COMMANDS, FEEDBACK, REQUESTS
 
 Beside = Literal["alone", "breaching", "behaving", "hanging"]
 NEIGHBOUR = "neighbour"
-_EVERY_S = 0.05  # a request
-_RECIPIENTS = 5  # of a request
+_EVERY_S = 0.02  # a request
+_RECIPIENTS = 2  # of a request
 _BESIDE_PER_SECOND = 50.0
 _MOST = 500  # messages of the one beside it: one request
 _UNKNOWN = 0.05  # share of the breaching campaign's recipients that do not exist

@@ -20,7 +20,7 @@ from schemas.topics import FEEDBACK, REQUESTS
 PER_SECOND = 50.0  # messages of a trial's campaign
 _MESSAGES = 500  # ten seconds of mail
 _LEAD_S = 0.8  # of mail before the hit
-_BETWEEN_S = (0.3, 0.6)  # hits
+_BETWEEN_S = (0.25, 0.5)  # hits
 _CALM_S = 1.0  # after the start of senders
 _AFTER_S = 1.0  # so long mail is looked for after the last one was seen to stop
 _LOOK_AGAIN_S = 0.1

@@ -60,14 +60,14 @@ class Outcome:
 
 
 def main() -> None:
-    made = parser(__doc__ or "", EXAMPLES, runs=4)
+    made = parser(__doc__ or "", EXAMPLES, runs=5)
     made.add_argument("--trials", type=at_least_one, default=200, metavar="N", help="trials (default 200)")
     made.add_argument("--at-once", type=at_least_one, default=20, metavar="N", help="senders started at once (20)")
     help_ = "results of other campaigns per second (default 2,000)"
     made.add_argument("--background", type=at_least_one, default=2_000, metavar="N", help=help_)
     made.add_argument("--frame", type=at_least_one, default=25, metavar="N", help="results in one frame (default 25)")
     made.add_argument("--others", type=at_least_one, default=4, metavar="N", help="other campaigns (default 4)")
-    made.add_argument("--turn", type=float, default=6.0, metavar="S", help="seconds of a neighbour's turn (default 6)")
+    made.add_argument("--turn", type=float, default=5.0, metavar="S", help="seconds of a neighbour's turn (default 5)")
     made.add_argument("--hang", action="store_true", help="also turns beside a campaign whose provider hangs")
     made.add_argument("--seed", type=int, default=1, metavar="S", help="same seed, same course (default 1)")
     options = made.parse_args()
