@@ -151,6 +151,8 @@ class Keeper:
         if child.pid and children.started_at(child.pid) == child.started:
             return child
         found = children.find(self._files.run_file(name, child.ordinal))
+        if found is None and child.pid and child.kill_at is not None:
+            return child  # its first thread has ended as asked, and the others have not quite
         if found is None:
             raise Temporary(f"{name}: replica {child.ordinal} runs, but its process cannot be found")
         log.info("sender process adopted", sender=name, replica=child.ordinal, pid=found.pid)

@@ -200,6 +200,29 @@ async def test_one_that_does_not_end_is_killed_when_its_grace_is_over(rig: Rig) 
     await rig.runs(0)
 
 
+async def test_one_whose_first_thread_has_ended_before_the_others_is_waited_for(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.manner = "stubborn"
+    await rig.cluster.ensure(spec(grace_s=5), control())
+    await rig.says("here")
+    await rig.cluster.isolate(spec(grace_s=5), control("isolated", epoch=2))
+    pid = rig.pid()
+
+    with monkeypatch.context() as ending:  # its state is Z and its environment empty; the others hold the run file
+        ending.setattr(children, "started_at", lambda _pid: None)
+        ending.setattr(children, "find", lambda _run_file: None)
+        await rig.cluster.isolate(spec(grace_s=5), control("isolated", epoch=2))
+        status = await rig.cluster.read(spec())
+
+    assert status is not None
+    assert status.running == 1
+    assert rig.child()["pid"] == pid
+    rig.clock.now += 5_000
+    rig.tick()
+    await rig.runs(0)
+
+
 async def test_a_new_controller_kills_what_its_predecessor_asked_to_end(rig: Rig) -> None:
     rig.manner = "stubborn"
     await rig.cluster.ensure(spec(grace_s=5), control())
