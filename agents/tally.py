@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
+import msgspec
 import structlog
 
 from agents.groups import Parts
@@ -231,7 +232,7 @@ class Tally:
             if one is not None and (one in live.ids or one in seen):
                 self._metrics.feedback_skipped.labels("repeat").inc()
                 continue
-            for minute, cells in booked_feedback([event]).items():
+            for minute, cells in booked_feedback([self._with_address(name, event)]).items():
                 if minute > latest:
                     ahead = True
                 elif not self._table.keeps(float(minute * panes.SIZE_S)):
@@ -254,6 +255,14 @@ class Tally:
                 self._table.put(name, at_s, pane)
                 live.add(minute, cells, signals, ids, sources)
         return ahead
+
+    def _with_address(self, name: str, event: FeedbackEvent) -> FeedbackEvent:
+        """With the sending address, when all mail of that minute came from one; few reports say it."""
+        if event.ip is not None or event.sent_at is None:
+            return event
+        pane = self._table.at(name, float(event.sent_at // MINUTE_MS * panes.SIZE_S))
+        ip = None if pane is None else panes.only_address(pane)
+        return event if ip is None else msgspec.structs.replace(event, ip=ip)
 
     # -- what follows
 

@@ -102,6 +102,13 @@ def _sources_with(pane: Pane, more: Cells) -> list[Cells]:
     return [added(held, more)] if held or more else []
 
 
+def only_address(pane: Pane) -> str | None:
+    """The address from which all mail of the pane was sent; None if there were several, or none is known."""
+    cells: Cells = pane[_CELLS]
+    found = {name.partition("|")[2] for name in cells} - {""}
+    return found.pop() if len(found) == 1 else None
+
+
 def of_the_only_source(pane: Pane, cells: Cells) -> Cells:
     """What feedback adds to the pane's list source, if all that was sent in that minute came from one.
 

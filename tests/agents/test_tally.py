@@ -465,6 +465,22 @@ async def test_a_small_provider_that_refuses_all_is_seen_though_the_campaign_har
     assert set(bench.newest.providers) == {"google", "yahoo"}, "as long as it lasts"
 
 
+async def test_feedback_without_an_address_counts_for_the_only_one_that_sent_in_its_minute() -> None:
+    bench, now = Bench(), now_ms()
+    await bench.results(frame(result(1, now, ip="192.0.2.1"), result(2, now, ip="192.0.2.1")), offset=0)
+    trap = Trap(kind="pristine", strength=1.0)
+    await bench.feedback(signal(1, "trap_hit", now, sent_at=now, trap=trap), offset=0)
+    await bench.results(
+        frame(result(3, now - MINUTE, ip="192.0.2.1"), result(4, now - MINUTE, ip="192.0.2.2")), offset=1
+    )
+    await bench.feedback(signal(3, "complaint", now, sent_at=now - MINUTE), offset=1)
+    await bench.tally.snapshots.providers(now)
+    day = {one.scope: one.windows["24h"] for one in bench.out.to(RATES) if one.scope.startswith("ip:")}
+    assert sum(one.trap_hit for scope, one in day.items() if scope.startswith("ip:192.0.2.1/")) == 1
+    assert sum(one.complaint for one in day.values()) == 0, "one of two: nobody can tell"
+    assert bench.newest.windows["24h"].complaint == 1
+
+
 async def by_source(bench: Bench, now: int) -> dict[str, Counts]:
     await bench.tally.snapshots.providers(now)
     prefix = "campaign:spring/source:"
