@@ -20,7 +20,6 @@ DAYS_EACH = 2  # of a campaign; on the second one its windows slide
 VOLUMES = 1_000, 50_000  # mails a day
 BLAST_PER_MIN = 600.0
 DRIFT_DAY = 20_000  # mails of the good day before the turn
-DRIFT_DAYS = 5  # at most, after it
 MOST_EXPECTED = 200  # events at the limit: a campaign that was not stopped by then is let go,
 AT_LEAST = 100_000  # but not before it had some hours
 
@@ -113,7 +112,7 @@ def chases(limit: float) -> dict[str, Chase]:
         f"drift to {multiple:g}": Chase(
             partial(turning, before=0.2 * limit, after=multiple * limit, turn=DRIFT_DAY),
             slow,
-            DRIFT_DAY + min(DRIFT_DAYS * DRIFT_DAY, int(MOST_EXPECTED / limit)),
+            DRIFT_DAY + int(MOST_EXPECTED / limit),
             DRIFT_DAY,
         )
         for multiple in ABOVE[1:]

@@ -14,8 +14,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # before benchmarks/, whose files hide packages
 
-from benchmarks._harness import at_least_one, parser
-from benchmarks._verdict_figures import Size, figures_of
+from benchmarks._harness import at_least_one, machine, parser
+from benchmarks._verdict_figures import Size, cost_of_a_look, figures_of
 from benchmarks._verdict_ours import METRICS
 from benchmarks._verdict_pages import into_page, summary, tables
 from benchmarks._verdict_plot import plot
@@ -35,6 +35,8 @@ def main() -> int:
         told = figures_of(asked.metric or list(METRICS), size)
     else:
         told = json.loads(asked.taken.read_text(encoding="utf-8"))
+        if asked.measure:
+            told["figures"]["look_us"], told["machine"] = cost_of_a_look(), machine()
     print(tables(told) if asked.markdown else summary(told))
     if asked.keep is not None:
         asked.keep.mkdir(parents=True, exist_ok=True)
@@ -60,6 +62,8 @@ def _arguments() -> argparse.Namespace:
     made.add_argument("--processes", type=at_least_one, default=os.cpu_count() or 1, metavar="N", help=help_)
     help_ = "show what an earlier run kept, and simulate nothing"
     made.add_argument("--from", dest="taken", type=Path, metavar="FILE", help=help_)
+    help_ = "with --from: measure the cost of a look anew"
+    made.add_argument("--measure", action="store_true", help=help_)
     help_ = "write the tables into the generated part of this page, and the plots into img/ beside it"
     made.add_argument("--page", type=Path, metavar="FILE", help=help_)
     made.add_argument("--markdown", action="store_true", help="print all tables, as Markdown, and not the summary")
