@@ -60,9 +60,11 @@ class Outcome:
 
 
 def main() -> None:
-    made = parser(__doc__ or "", EXAMPLES, runs=5)
+    made = parser(__doc__ or "", EXAMPLES, runs=4)
     made.add_argument("--trials", type=at_least_one, default=200, metavar="N", help="trials (default 200)")
-    made.add_argument("--at-once", type=at_least_one, default=20, metavar="N", help="senders started at once (20)")
+    made.add_argument(
+        "--at-once", type=at_least_one, default=10, metavar="N", help="senders started at once (default 10)"
+    )
     help_ = "results of other campaigns per second (default 2,000)"
     made.add_argument("--background", type=at_least_one, default=2_000, metavar="N", help=help_)
     made.add_argument("--frame", type=at_least_one, default=25, metavar="N", help="results in one frame (default 25)")
