@@ -135,7 +135,8 @@ reigns = st.lists(
 class History:
     """Workers that follow each other as the owner of a partition, cut off in the middle of their work."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, lazy: bool) -> None:
+        self.lazy = lazy
         self.app = SafeApp("tests", broker="kafka://127.0.0.1:1")
         self.clock = Clock()
         self.log = Log()
@@ -144,11 +145,11 @@ class History:
 
     async def successor(self, log: Log) -> Owner:
         self.clock.now += 5
-        table = Table(self.app, self.clock)
+        table = Table(self.app, self.clock, lazy=self.lazy)
         await table.recover(log)
         return Owner(table, dict(self.committed))
 
-    def step(self, owner: Owner, step: tuple[Any, ...]) -> None:
+    async def step(self, owner: Owner, step: tuple[Any, ...]) -> None:
         match step:
             case ("apply", source, times):
                 for _ in range(times):
@@ -156,26 +157,31 @@ class History:
             case ("send", count):
                 owner.table.send(self.log, count)
             case ("commit",):
+                await owner.table.write_out()
                 owner.table.send(self.log)
                 self.committed = dict(owner.read)
             case ("late apply", source) if self.zombie:
                 self.zombie.apply(source)
             case ("late send", count) if self.zombie:
+                await self.zombie.table.write_out()
                 self.zombie.table.send(self.log, count)
 
 
+@pytest.mark.parametrize("lazy", [False, True], ids=["written at once", "written when committed"])
 @given(reigns=reigns)
 @settings(max_examples=400)
 async def test_no_history_of_owners_and_late_writes_loses_or_doubles_anything(
     reigns: list[tuple[list[tuple[Any, ...]], bool]],
+    lazy: bool,
 ) -> None:
-    history = History()
+    history = History(lazy=lazy)
     owner = await history.successor(history.log)
     for steps, thaws in reigns:
         for step in steps:
-            history.step(owner, step)
+            await history.step(owner, step)
         history.zombie = owner if thaws else history.zombie
         owner = await history.successor(history.log)
+    await owner.table.write_out()
     owner.table.send(history.log)  # what it has written again
     for log in (history.log, history.log.compacted()):
         heir = await history.successor(log)
@@ -236,6 +242,30 @@ async def test_a_write_that_goes_back_is_refused(app: SafeApp, clock: Clock) -> 
     table["k"] = [[5, 5], 1]
     with pytest.raises(ValueError, match="do not cover"):
         table["k"] = [[6, 4], 2]
+
+
+async def test_a_lazy_table_writes_the_newest_value_of_each_key_and_each_once(app: SafeApp, clock: Clock) -> None:
+    table = Table(app, clock, lazy=True)
+    await table.recover(Log())
+    for offset in range(3):
+        table["a"] = [[offset], offset]
+    table["b"] = [[2], "b"]
+
+    assert table.buffer == []
+    await table.write_out()
+    await table.write_out()
+
+    assert [(key, value[1]) for _, key, value in table.buffer] == [("a", [[2], 2]), ("b", [[2], "b"])]
+
+
+async def test_a_lazy_table_writes_what_it_holds_before_it_hands_over(app: SafeApp, clock: Clock) -> None:
+    table = Table(app, clock, lazy=True)
+    await table.recover(Log())
+    table["a"] = [[0], 1]
+
+    await table.on_rebalance(set(), {TP("changelog", 0)}, set())
+
+    assert [value[1] for _, _, value in table.buffer] == [[[0], 1]]
 
 
 async def test_a_source_may_be_added_to_the_list(app: SafeApp, clock: Clock) -> None:
