@@ -33,11 +33,10 @@ Here each pane has one set of keys, filled by updates and by recovery alike: a p
 that moved away go at the end of the rebalance.
 
 **When it is written.**  A plain table sends the changelog record of each write at once.  One that is ``lazy`` keeps
-them until offsets are about to be committed (:meth:`write_out`), and then sends the newest value of each key: an hour
-of one minute's pane would else be thousands of records, each of them outdone by the next.  The promise is the same:
-what is not committed comes again, and what is committed was written before.  It is not for tables whose outputs must
-be the same when an event comes again: between output and table write a second may pass, and in it the process may
-end.
+them until offsets are about to be committed (:meth:`write_out`), and then sends the newest value of each key: the
+pane of a busy minute would else be thousands of records, each outdone by the next.  The promise is the same: what is
+not committed comes again, and what is committed was written before.  It is not for tables whose outputs must be the
+same when an event comes again: between output and table write a second may pass, and in it the process may end.
 
 **No tombstones.**  An expired pane is not deleted from the changelog; retention does that.  A tombstone that is the
 last record of its partition is removed by compaction some time later, and Faust's recovery then waits for an offset
