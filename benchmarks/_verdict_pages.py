@@ -35,7 +35,8 @@ def tables(told: Mapping[str, Any]) -> str:
     facts, cost = told["facts"], told["figures"]["look_us"]
     metrics = told["figures"]["metrics"]
     only = "" if list(metrics) == list(METRICS) else "".join(f" --metric {metric}" for metric in metrics)
-    command = f".venv/bin/python benchmarks/verdicts.py --json --seed {facts['seed']} --days {facts['days']} --runs {facts['runs']}{only}"
+    size = f"--seed {facts['seed']} --days {facts['days']} --runs {facts['runs']}{only}"
+    command = f".venv/bin/python benchmarks/verdicts.py --json {size}"
     intro = (
         f"From `{command}`: {facts['days']:,} campaign days of ours and of the calibrated Wilson bound at each "
         "allowed rate, a tenth of that of every other rule and in bursts; "
