@@ -100,11 +100,11 @@ def percentile(values: Sequence[float], percent: int) -> float:
     return sorted(values)[max(0, math.ceil(len(values) * percent / 100) - 1)]
 
 
-def figures(trials: Iterable[Trial]) -> dict[str, float | int]:
-    """The keys of issue and contract: the whole and each stage, of the trials that were stopped; and the others."""
+def figures(trials: Iterable[Trial]) -> dict[str, float | int | None]:
+    """The keys of issue and contract: the whole and each stage, of the trials that were stopped; None of none."""
     trials = list(trials)
     stopped = [one for one in trials if one.failure is None]
-    found: dict[str, float | int] = {"trials": len(trials), "failed": len(trials) - len(stopped)}
+    found: dict[str, float | int | None] = {"trials": len(trials), "failed": len(trials) - len(stopped)}
     found |= _percentiles("", [one.whole_ms for one in stopped])
     parts = [one.stages_ms() for one in stopped]
     for stage in STAGES:
@@ -113,8 +113,9 @@ def figures(trials: Iterable[Trial]) -> dict[str, float | int]:
     return found | _percentiles("event_to_record_of_decision_", told)
 
 
-def _percentiles(prefix: str, values: Sequence[float]) -> dict[str, float]:
-    return {f"{prefix}p{percent}_ms": round(percentile(values, percent), 1) for percent in PERCENTILES}
+def _percentiles(prefix: str, values: Sequence[float]) -> dict[str, float | None]:
+    found = {f"{prefix}p{percent}_ms": percentile(values, percent) for percent in PERCENTILES}
+    return {name: round(value, 1) if values else None for name, value in found.items()}  # JSON has no NaN
 
 
 def gate_closed_at(log: Path) -> int | None:

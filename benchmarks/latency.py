@@ -54,7 +54,7 @@ _STEADY = 0.98  # of the background's rate
 class Outcome:
     """The figures, and whether the run was what it should be."""
 
-    figures: dict[str, float | int]
+    figures: dict[str, float | int | None]
     ratios: dict[str, float]
     wrong: list[str]
 
@@ -152,7 +152,7 @@ def show(options: argparse.Namespace, outcome: Outcome) -> None:
     where = machine()
     print(f"latency: {where['cpu']}, {where['cores']} cores, Python {where['python']}\n")
     for name, figure in {**outcome.figures, **outcome.ratios}.items():
-        print(f"{name.replace('_', ' '):>36}  {figure:>12,}")
+        print(f"{name.replace('_', ' '):>36}  {'-' if figure is None else f'{figure:,}':>12}")
     for line in outcome.wrong:
         print(f"not as it should be: {line}")
     if options.json:

@@ -24,7 +24,6 @@ from schemas.reputation import Control, Counts, Decision, RatesSnapshot
 from schemas.sending import Pace
 from schemas.topics import CONTROL, DECISIONS, RATES
 from tests.benchmarks.test_benchmarks import ROOT
-from tests.benchmarks.test_durability_benchmarks import told_by
 
 HIT = 1_000_000_000
 STOPPED = Trial(
@@ -66,6 +65,11 @@ def test_a_trial_that_shows_no_stop_fails_and_says_why(trial: Trial, why: str) -
     told = figures([STOPPED, trial])
     assert (told["trials"], told["failed"], told["p99_ms"]) == (2, 1, 40.0)
     assert told["event_to_record_of_decision_p50_ms"] == 90.0
+
+
+def test_what_no_trial_has_is_null_and_not_a_number_that_looks_good() -> None:
+    told = figures([replace(STOPPED, mail_from=[])])
+    assert (told["failed"], told["p50_ms"], told[f"{STAGES[0]}_p99_ms"]) == (1, None, None)
 
 
 @pytest.mark.parametrize(
@@ -220,9 +224,25 @@ async def test_the_other_port_takes_connections_and_says_nothing(sink: tuple[int
 
 @pytest.mark.kafka
 @pytest.mark.faults
-def test_a_few_trials_stop_on_the_whole_system() -> None:
-    told = told_by("latency.py", "--trials", "2", "--at-once", "2", "--runs", "1", "--turn", "2", "--background", "100")
+def test_a_few_trials_isolate_and_a_neighbour_loses_nothing() -> None:
+    small = ["--trials", "2", "--at-once", "2", "--runs", "1", "--turn", "2", "--background", "100", "--frame", "5"]
+    done = subprocess.run(
+        [sys.executable, "benchmarks/latency.py", "--json", *small],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode in {0, 1}, done.stderr  # 1 where the machine is too busy to say how soon
+    told = json.loads(done.stdout.splitlines()[-1])
     figures = told["figures"]
-    assert (figures["trials"], figures["failed"], figures["neighbour_lost"]) == (2, 0, 0)
-    assert all(figures[f"{stage}_p50_ms"] >= 0 for stage in STAGES)
+    assert (figures["trials"], figures["neighbour_lost"]) == (2, 0)
+    assert {f"{stage}_p99_ms" for stage in STAGES} | {
+        "p50_ms",
+        "p95_ms",
+        "p99_ms",
+        "background_per_s",
+    } <= figures.keys()
     assert told["ratios"]["neighbour_p99_ratio"] > 0
+    assert not [wrong for wrong in told["wrong"] if "never isolated" in wrong]
