@@ -120,7 +120,8 @@ async def _bench(options: argparse.Namespace, at: Path, bootstrap: str) -> Repor
         Subject("tally", "results", ours, plain, against="raw"),
         Subject("tally_and_suppressions", "results", ours_whole, streams, against="kafka_streams"),
     ]
-    return Report("tally", subjects, found, _facts(options, load))
+    baselines = {f"{one.against}_per_cpu_s": round(one.baseline.median) for one in subjects}  # all are of one name
+    return Report("tally", subjects, found, {**baselines, **_facts(options, load)})
 
 
 def _side(process: Running, group: str, load: Load, topic: str, options: argparse.Namespace) -> Side:
