@@ -218,7 +218,7 @@ def frame_of(name: str) -> DeliveryFrame:
 async def test_an_operators_word_is_done_and_answered(plant: Plant, worker: Worker, unique: str) -> None:
     await plant.register(campaign(unique))
     epochs = []
-    for number, (kind, state) in enumerate((("isolate", "isolated"), ("release", "healthy"))):
+    for number, (kind, state) in enumerate((("isolate", "isolated"), ("release", "throttled"))):
         given = Command(
             id=f"{unique}-{number}",
             scope=campaign_scope(unique),
@@ -234,7 +234,7 @@ async def test_an_operators_word_is_done_and_answered(plant: Plant, worker: Work
         )
         assert (decision.to, decision.by) == (state, "operator:eve")
         control = await newest_control(plant, unique, decision.epoch)
-        assert control.may_send is (state == "healthy")
+        assert control.may_send is (state == "throttled")
         epochs.append(control.epoch)
     assert epochs == [2, 3]
 
