@@ -15,18 +15,9 @@ from hashlib import blake2b
 
 import uvloop
 
-_END = b"\r\n.\r\n"
-_OK = b"250 2.0.0 Ok\r\n"
+from benchmarks._log_connection import OK, LogConnection
+
 _LATER = b"450 4.2.0 Mailbox busy, try again later\r\n"
-_NO_RECIPIENT = b"554 5.5.1 No valid recipients\r\n"
-_ANSWERS = {
-    b"EHLO": b"250-sink.example\r\n250-PIPELINING\r\n250 8BITMIME\r\n",
-    b"HELO": b"250 sink.example\r\n",
-    b"MAIL": _OK,
-    b"RSET": _OK,
-    b"NOOP": _OK,
-    b"QUIT": b"221 2.0.0 Bye\r\n",
-}
 
 
 @dataclass(slots=True)
@@ -59,70 +50,24 @@ class Ledger:
         return int.from_bytes(digest, "big") / 2**48
 
 
-class Connection(asyncio.Protocol):
-    """One client; commands may come many at once."""
+class Connection(LogConnection):
+    """Notes who got a message, and whether the reply was lost."""
 
     def __init__(self, ledger: Ledger) -> None:
+        super().__init__(ledger.log)
         self._ledger = ledger
-        self._data = bytearray()
-        self._in_message = False
-        self._recipients: list[bytes] = []
-        self._lines: list[bytes] = []
-        self._ends = False
-        self._transport: asyncio.Transport
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Greet."""
-        self._transport = transport  # type: ignore[assignment]  # uvloop's own class
-        self._transport.write(b"220 sink.example ESMTP\r\n")
+    def refusal(self, path: bytes) -> bytes | None:
+        """Some are told to come again, once."""
+        return _LATER if self._ledger.must_wait(path.partition(b"@")[0]) else None
 
-    def data_received(self, data: bytes) -> None:
-        """Take all that is complete; write down first, answer then."""
-        self._data += data
-        answers: list[bytes] = []
-        while not self._ends and (answer := self._message() if self._in_message else self._command()) is not None:
-            answers.append(answer)
-        if self._lines:
-            os.write(self._ledger.log, b"".join(self._lines))
-            self._lines.clear()
-        self._transport.write(b"".join(answers))
-        if self._ends:
-            self._transport.close()
-
-    def _message(self) -> bytes | None:
-        end = self._data.find(_END)
-        if end < 0:
-            return None
-        del self._data[: end + len(_END)]
-        self._in_message = False
-        lost = any([self._ledger.drops(name) for name in self._recipients])  # noqa: C419 - all of them are asked
-        self._lines += [name + (b"!\n" if lost else b"\n") for name in self._recipients]
-        self._recipients = []
-        self._ends = lost
-        return b"" if lost else _OK
-
-    def _command(self) -> bytes | None:
-        end = self._data.find(b"\r\n")
-        if end < 0:
-            return None
-        line = bytes(self._data[:end])
-        del self._data[: end + 2]
-        verb = line[:4].upper()
-        if verb == b"RCPT":
-            name = line.partition(b"<")[2].partition(b"@")[0]
-            if self._ledger.must_wait(name):
-                return _LATER
-            self._recipients.append(name)
-            return _OK
-        if verb == b"DATA":
-            if not self._recipients:
-                return _NO_RECIPIENT
-            self._in_message = True
-            return b"354 End data with <CR><LF>.<CR><LF>\r\n"
-        if verb in {b"MAIL", b"RSET"}:
-            self._recipients = []
-        self._ends = verb == b"QUIT"
-        return _ANSWERS.get(verb, b"500 5.5.2 Unknown command\r\n")
+    def taken(self) -> bytes:
+        """Note the recipients' names; a reply that is lost ends the connection."""
+        names = [path.partition(b"@")[0] for path in self.recipients]
+        lost = any([self._ledger.drops(name) for name in names])  # noqa: C419 - all of them are asked
+        self.lines += [name + (b"!\n" if lost else b"\n") for name in names]
+        self.ends = lost
+        return b"" if lost else OK
 
 
 async def serve(given: dict[str, object]) -> None:
