@@ -16,7 +16,12 @@ KEYS = Keys(address=b"a" * 32, return_path=b"r" * 32)
 def main(orders: dict[str, Any]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     app = worker_app(
-        Settings(web=Endpoint("127.0.0.1", orders["port"]), partitions=orders["partitions"]),
+        Settings(
+            web=Endpoint("127.0.0.1", orders["port"]),
+            partitions=orders["partitions"],
+            isolate_percent=100,  # the tests of an hour isolate more than a policy may
+            isolate_at_least=10_000,
+        ),
         KEYS,
         bootstrap=orders["bootstrap"],
         app_id=orders["app_id"],
