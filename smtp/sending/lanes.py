@@ -9,11 +9,13 @@ import asyncio
 from collections import deque
 from collections.abc import Iterator, Sequence
 
+import msgspec
 import structlog
 
 from schemas.delivery import LedgerEntry
 from smtp.attempts import Mailer
 from smtp.sending.backlog import Backlog, Lane
+from smtp.sending.done import id_hash
 from smtp.sending.memory import Memory, told
 from smtp.sending.ports import Clock, Inbox, Ledger
 from smtp.sending.recorder import Recorder
@@ -179,9 +181,10 @@ class Lanes:
                 lane.memory = Memory()
                 return None
             expected = 0
-            lane.memory.apply(offset, entry)
-            if told(entry):
-                untold.append((offset, entry))
+            first_word = _first_word(lane.memory, entry)
+            lane.memory.apply(offset, first_word)
+            if told(first_word):
+                untold.append((offset, first_word))
             while untold and untold[0][0] <= lane.memory.published:
                 untold.popleft()
         return untold
@@ -196,3 +199,14 @@ class Lanes:
             await self._clock.sleep(LOOK_AGAIN_S)
         await self._recorder.drain(lanes)
         await self._commit_now()
+
+
+def _first_word(memory: Memory, entry: LedgerEntry) -> LedgerEntry:
+    """An entry without results of messages that are final: an owner that was frozen may have written them too late.
+
+    What was said first was told, and stays.
+    """
+    if not any(id_hash(result.message_id) in memory.done for result in entry.results):
+        return entry
+    results = [result for result in entry.results if id_hash(result.message_id) not in memory.done]
+    return msgspec.structs.replace(entry, results=results)

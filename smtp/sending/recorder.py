@@ -219,7 +219,8 @@ class Recorder:
                 await self._linger()
             self._to_publish.clear()
             for page in list(self._pages.values()):
-                while page.untold and not page.lane.is_lost:
+                # A process that was frozen has just written what its successor does not know of, and must not tell it.
+                while page.untold and await self._is_ours(page.lane):
                     await self._publish_one(page)
 
     async def _linger(self) -> None:

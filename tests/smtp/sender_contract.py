@@ -719,6 +719,21 @@ class SenderContract:
         assert len(await stage.world.results()) == 1
         assert not server.taken
 
+    async def test_what_a_former_owner_wrote_after_its_successor_is_told_to_nobody(self, stage: Stage) -> None:
+        stage.control()
+        await stage.send("ann", "bob")
+        said = DeliveryResult(message_id="m-ann", outcome="in_doubt", at=5)
+        late = DeliveryResult(message_id="m-ann", outcome="accepted", at=4)
+        bob = DeliveryResult(message_id="m-bob", outcome="accepted", at=4)
+        await stage.world.append(0, LedgerEntry(sender="frozen", at=1, intents=["m-ann", "m-bob"]))
+        await stage.world.append(0, LedgerEntry(sender="new", at=2, results=[said]))
+        await stage.world.append(0, LedgerEntry(sender="frozen", at=3, results=[late, bob]))
+        async with scripted(Script()) as server, stage.sender(server.endpoint):
+            assert await stage.has_outcomes(2) == {"m-ann": "in_doubt", "m-bob": "accepted"}
+            await stage.is_committed(0, 1)
+        assert await stage.outcomes() == {"m-ann": "in_doubt", "m-bob": "accepted"}
+        assert not server.taken
+
     async def test_partitions_move_to_a_second_replica_and_every_message_is_sent_once(self, stage: Stage) -> None:
         stage.control()
         async with scripted(Script()) as server:

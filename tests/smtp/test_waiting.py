@@ -428,6 +428,26 @@ async def test_a_partition_that_is_given_up_waits_for_the_piece_on_its_way_and_n
     assert (given_up, len(world.broker.ledger[0])) == (1, 1)
 
 
+async def test_what_was_written_is_not_told_before_the_group_has_confirmed_the_partition(world: MemoryWorld) -> None:
+    recorder, lane, jobs = await recording(world, names(1))
+    tasks = [asyncio.create_task(recorder.write()), asyncio.create_task(recorder.publish())]
+    ours, strange = recorder._inbox, MemoryInbox(world.broker, "t")  # the second has no partitions
+    await recorder.intend(jobs[0])
+    world.broker.delay_s = 0.05
+    recorder.settle(jobs[0], DeliveryResult(message_id=jobs[0].message_id, outcome="accepted", at=1))
+    await asyncio.sleep(0.02)  # the entry is on its way
+    recorder._inbox = strange
+    await until(lambda: len(world.broker.ledger[0]) == 2)
+    await asyncio.sleep(0.2)
+    assert await world.results() == []
+    recorder._inbox = ours
+    async with asyncio.timeout(5):
+        await recorder.drain([lane])
+    assert [one.results[0].outcome for one in await world.results()] == ["accepted"]
+    for task in tasks:
+        task.cancel()
+
+
 async def test_a_partition_that_is_lost_takes_the_piece_along_that_waits_for_it(world: MemoryWorld) -> None:
     recorder, lane, _ = await recording(world, names(1))
     recorder._inbox = MemoryInbox(world.broker, "t")  # it has no partitions
