@@ -19,6 +19,7 @@ from policy.signals import FRESH_MS, PAUSE_MS, Found, in_rates, in_time, is_clea
 from policy.standing import (
     Standing,
     against,
+    decided,
     in_favour,
     is_old,
     with_baseline,
@@ -245,20 +246,17 @@ def _move(
         evidence=standing.evidence if RUNGS[after] > RUNGS[before] else {},
         windows={} if after == "healthy" else standing.windows,
     )
-    decision = Decision(
-        scope=scope,
-        campaign=campaign.campaign,
-        from_=before,
-        to=after,
-        at=now,
-        epoch=moved.epoch,
+    return moved, decided(
+        moved,
+        scope,
+        campaign.campaign,
+        before=before,
+        after=after,
         rule=found.rule,
-        reason=found.reason,
         evidence=found.evidence(),
         until=until,
         dry_run=is_shadowed,
     )
-    return moved, decision
 
 
 def _warm(
@@ -291,15 +289,13 @@ def _warm(
         reason=reason,
         by="policy",
     )
-    return moved, Decision(
-        scope=scope,
-        campaign=campaign.campaign,
-        from_="throttled",
-        to="throttled",
-        at=now,
-        epoch=moved.epoch,
+    return moved, decided(
+        moved,
+        scope,
+        campaign.campaign,
+        before="throttled",
+        after="throttled",
         rule="warmed",
-        reason=reason,
         evidence=evidence,
         dry_run=_is_shadowed(standing, campaign, around),
     )
@@ -321,14 +317,12 @@ def _override_over(standing: Standing, scope: str, campaign: Campaign, now: int)
         reason=reason,
         by="policy",
     )
-    return moved, Decision(
-        scope=scope,
-        campaign=campaign.campaign,
-        from_=standing.state,
-        to=after,
-        at=now,
-        epoch=moved.epoch,
+    return moved, decided(
+        moved,
+        scope,
+        campaign.campaign,
+        before=standing.state,
+        after=after,
         rule="override_over",
-        reason=reason,
         evidence={"rule": "override_over", "overrides": standing.reason},
     )

@@ -12,7 +12,7 @@ from typing import assert_never
 import msgspec
 
 from policy.reasons import of_command, operator_of
-from policy.standing import Ceiling, Standing, with_baseline, with_command
+from policy.standing import Ceiling, Standing, decided, with_baseline, with_command
 from policy.transitions import RUNGS, SENDS, TRANSITIONS
 from schemas.reputation import Command, Decision, State
 from schemas.sending import Campaign
@@ -103,18 +103,15 @@ def obey(
             stands = standing.judged if standing.operator == "overridden" else standing.state
             after = TRANSITIONS[stands][name]
     before = standing.judged if standing.state == after else standing.state
-    reason = of_command(command)
     moved = _moved(standing, campaign, now, command, after)
     counts = standing.windows.get("24h")
-    decision = Decision(
-        scope=scope,
-        campaign=campaign.campaign,
-        from_=before,
-        to=after,
-        at=now,
-        epoch=moved.epoch,
+    return moved, decided(
+        moved,
+        scope,
+        campaign.campaign,
+        before=before,
+        after=after,
         rule=command.command,
-        reason=reason,
         evidence={
             "rule": command.command,
             "window": "24h",
@@ -123,10 +120,8 @@ def obey(
             **({"approved_by": second} if (second := _second(command)) else {}),
         },
         until=command.until if command.command == "override" else None,
-        by=moved.by,
         command_id=command.id,
     )
-    return moved, decision
 
 
 def _moved(standing: Standing, campaign: Campaign, now: int, command: Command, after: State) -> Standing:

@@ -14,11 +14,12 @@ days nothing old is left and the baseline is forgotten.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
 from policy.counts import MINUTE_MS, VECTOR, WINDOWS_MIN
-from schemas.reputation import Counts, OperatorState, RatesSnapshot, State
+from schemas.reputation import Counts, Decision, OperatorState, RatesSnapshot, State
 
 _COMMANDS_KEPT = 20
 _MADE_ANEW_MS = 3_600_000
@@ -130,6 +131,37 @@ def with_command(standing: Standing, command_id: str, at: int) -> Standing:
     """Remember a command that was carried out."""
     commands = [*standing.commands, command_id][-_COMMANDS_KEPT:]
     return msgspec.structs.replace(standing, commands=commands, commanded_at=max(at, standing.commanded_at))
+
+
+def decided(
+    moved: Standing,
+    scope: str,
+    campaign: str,
+    *,
+    before: State,
+    after: State,
+    rule: str,
+    evidence: dict[str, Any],
+    until: int | None = None,
+    dry_run: bool = False,
+    command_id: str | None = None,
+) -> Decision:
+    """The decision by which a standing has just moved: its time, epoch, reason and author are the standing's."""
+    return Decision(
+        scope=scope,
+        campaign=campaign,
+        from_=before,
+        to=after,
+        at=moved.since,
+        epoch=moved.epoch,
+        rule=rule,
+        reason=moved.reason,
+        evidence=evidence,
+        until=until,
+        by=moved.by,
+        dry_run=dry_run,
+        command_id=command_id,
+    )
 
 
 def against(standing: Standing, windows: Mapping[str, Counts], at: int) -> dict[str, Counts]:
