@@ -27,6 +27,7 @@ from policy.brakes import WITHIN_MS, capped, is_pulled
 from policy.judging import judge
 from policy.ladder import Around, Standing
 from policy.naming import campaign_scope
+from policy.obeying import in_force_since
 from schemas.codec import Malformed, decode
 from schemas.reputation import Command, Decision, RatesSnapshot
 from schemas.sending import Campaign
@@ -39,6 +40,7 @@ BARRIER_WITHIN_S = 5.0
 RATES, COMMANDS = 0, 1  # places of the offsets
 _SCOPE = campaign_scope("")
 
+_DELETED = "the campaign was deleted after a worker had given this command"
 _AUDIT = 3  # place of the audit log's head
 
 Value = list[Any]  # Any: JSON; see the module's docstring
@@ -107,7 +109,10 @@ class Judge:
                 if await self._homing.away(message, command.scope):
                     return
                 campaign = await self._campaign(command.campaign)
-                if campaign is None:
+                if campaign is None and command.by == "policy":  # our own word, and its campaign was deleted since
+                    self._metrics.commands_dropped.labels(command.command, "campaign_deleted").inc()
+                    log.info("command dropped", campaign=command.campaign, command=command.command, why=_DELETED)
+                elif campaign is None:
                     explain = f"field campaign of Command: {command.campaign!r} is not known"
                     await self._aside.put(message, "unknown_campaign", explain)
                 else:
@@ -228,8 +233,8 @@ class Judge:
         await self._control(msgspec.convert(held[1], Standing), campaign)
 
     async def _control(self, standing: Standing, campaign: Campaign) -> None:
-        """Control dates from the decision: said again it is the same record, and ``at`` is since when it holds."""
-        control = ladder.control(standing, campaign, standing.since)
+        """Said again it is the same record, and ``at`` is since when what it says holds."""
+        control = ladder.control(standing, campaign, in_force_since(standing))
         await self._outlet.publish(CONTROL, control, key=campaign.campaign)
 
 

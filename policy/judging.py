@@ -16,6 +16,7 @@ from collections.abc import Mapping
 import msgspec
 
 from policy.ladder import CALM, Around, Standing, start, step
+from policy.obeying import dated
 from policy.transitions import RUNGS
 from schemas.reputation import Command, Counts, Decision, RatesSnapshot
 from schemas.sending import Campaign
@@ -35,6 +36,7 @@ def judge(
     around: Around = CALM,
 ) -> tuple[Standing, list[Decision]]:
     """Take notice of rates or a command; the decisions come in the order of their epochs."""
+    before = standing
     decisions: list[Decision] = []
     left_out: dict[str, Counts] = {}
     is_ours = command is None or command.command == "review"
@@ -57,7 +59,7 @@ def judge(
     if is_ours and (campaign.shadow_limits is not None or standing.trial is not None):
         standing, found = _trial(standing, scope, campaign, now, rates)
         decisions += found
-    return standing, decisions
+    return dated(before, standing), decisions
 
 
 def _providers(

@@ -100,7 +100,7 @@ def _is_shadowed(standing: Standing, campaign: Campaign, around: Around) -> bool
 
 def control(standing: Standing, campaign: Campaign, now: int) -> Control:
     """What the campaign's sender may do."""
-    state, reason = effective(standing), standing.reason
+    state, reason = standing.state if campaign.dry_run else effective(standing), standing.reason
     if state != standing.state:
         source, ceiling = max(standing.ceilings.items(), key=lambda pair: RUNGS[pair[1].state])
         reason = f"{source}: {ceiling.reason}"

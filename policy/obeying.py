@@ -198,7 +198,7 @@ def under_ceiling(
     before, after = effective(standing), effective(msgspec.structs.replace(standing, ceilings=ceilings))
     if before == after or campaign.dry_run:
         return msgspec.structs.replace(standing, ceilings=ceilings), None
-    moved = msgspec.structs.replace(standing, ceilings=ceilings, epoch=standing.epoch + 1, since=now)
+    moved = msgspec.structs.replace(standing, ceilings=ceilings, epoch=standing.epoch + 1, held_since=now)
     decision = Decision(
         scope=scope,
         campaign=campaign.campaign,
@@ -211,6 +211,19 @@ def under_ceiling(
         evidence={"rule": "ceiling", "source": source, "by_itself": standing.state},
     )
     return moved, decision
+
+
+def dated(before: Standing, after: Standing) -> Standing:
+    """The standing after a look at it, with the time since which what holds does; moves beneath a ceiling are none."""
+    if after.since == before.since or not (before.ceilings or before.held_since):
+        return after
+    is_as_before = bool(before.ceilings) and effective(before) == effective(after)
+    return msgspec.structs.replace(after, held_since=in_force_since(before) if is_as_before else None)
+
+
+def in_force_since(standing: Standing) -> int:
+    """Since when what holds does."""
+    return standing.since if standing.held_since is None else standing.held_since
 
 
 def effective(standing: Standing) -> State:

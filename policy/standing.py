@@ -56,7 +56,8 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ``stage`` counts the steps of its warming up, which began at ``stage_since`` with ``stage_accepted`` messages;
     ``calm_since`` is the time from which no rate has warned.  ``providers`` are the standings at single providers that
     do not want it, ``ceilings`` what wider scopes allow, by scope; ``trial`` is where it would stand by its shadow
-    limits.
+    limits.  ``held_since`` is when what holds began to hold, where that is not ``since``: wider scopes have their own
+    time, and so has a campaign beneath them.
     """
 
     epoch: int
@@ -90,6 +91,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     calm_since: int | None = None
     providers: "dict[str, Standing]" = {}
     ceilings: dict[str, Ceiling] = {}
+    held_since: int | None = None
     trial: "Standing | None" = None
 
     @property

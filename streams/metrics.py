@@ -18,6 +18,7 @@ mailcordon_result_frames_total           kind                      frames of res
 mailcordon_feedback_total                kind                      feedback counted (repeats are not)
 mailcordon_feedback_skipped_total        why                       feedback not counted: repeat, too_old, forwarded
 mailcordon_decisions_total               to, rule                  changes of state (repeats are not)
+mailcordon_commands_dropped_total        command, why              our own commands that came too late: campaign_deleted
 mailcordon_handling_seconds              agent                     time per event, waiting for Kafka included
 mailcordon_campaign_state                campaign, state           1 for the state that the campaign is in
 mailcordon_catalogue_entries             topic                     what the local copy holds
@@ -56,6 +57,7 @@ class Metrics:
         self.feedback = self._counter("feedback_total", "feedback counted", "kind")
         self.feedback_skipped = self._counter("feedback_skipped_total", "feedback not counted", "why")
         self.decisions = self._counter("decisions_total", "changes of state", "to", "rule")
+        self.commands_dropped = self._counter("commands_dropped_total", "our own commands too late", "command", "why")
         self._handling = Histogram(
             "mailcordon_handling_seconds", "time per event", ["agent"], buckets=_BUCKETS_S, registry=self.registry
         )

@@ -40,11 +40,12 @@ class Bench:
         self.known = known or Knowledge()
         if known is None:
             self.known.learn(campaign())
+        self.metrics = Metrics()
         self.judge = Judge(
             standings=self.standings,
             known=self.known,
             outlet=self.out,
-            metrics=Metrics(),
+            metrics=self.metrics,
             partitions=PARTITIONS,
             seal=seal,
         )
@@ -246,6 +247,44 @@ async def test_a_command_for_a_stranger_is_set_aside_after_a_look() -> None:
 
     assert bench.known.waits == 1
     assert [one.reason for one in bench.out.to(DEAD_LETTERS)] == ["unknown_campaign"]
+
+
+@pytest.mark.parametrize("kind", ["ceiling", "review"])
+async def test_our_own_word_about_a_campaign_that_was_deleted_is_dropped_and_counted(kind: CommandName) -> None:
+    bench = Bench(known=Knowledge())
+
+    await bench.command(command(kind, by="policy", ceiling="throttled", source="tenant:shop"), 0)
+
+    assert bench.known.waits == 1
+    assert bench.out.sent == []
+    assert bench.standings == {}
+    counted = bench.metrics.registry.get_sample_value(
+        "mailcordon_commands_dropped_total", {"command": kind, "why": "campaign_deleted"}
+    )
+    assert counted == 1
+
+
+@pytest.mark.parametrize("kind", ["ceiling", "review"])
+async def test_what_somebody_else_says_about_a_stranger_in_our_words_is_kept(kind: CommandName) -> None:
+    bench = Bench(known=Knowledge())
+
+    await bench.command(command(kind), 0)
+
+    assert [one.reason for one in bench.out.to(DEAD_LETTERS)] == ["unknown_campaign"]
+
+
+async def test_control_under_a_ceiling_dates_from_when_it_began_to_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench()
+    began = now_ms()
+    monkeypatch.setattr(module, "now_ms", lambda: began)
+    lower = command("ceiling", by="policy", ceiling="throttled", source="tenant:shop", at=began)
+    await bench.command(lower, 0)
+    monkeypatch.setattr(module, "now_ms", lambda: began + 60_000)
+    await bench.rates(snapshot(at=began + 60_000, accepted=382, hard_bounce=18, attempts=400), 0)  # watched by itself
+    await bench.command(lower, 0)
+
+    assert [one.to for one in bench.decisions][:2] == ["throttled", "watched"]
+    assert {(one.state, one.at) for one in bench.controls} == {("throttled", began)}
 
 
 async def test_a_campaign_that_arrives_while_we_wait_is_no_stranger() -> None:

@@ -3,8 +3,9 @@
 import msgspec
 import pytest
 
+from policy.judging import judge
 from policy.ladder import Around, Standing, control, refusal, start, step
-from policy.obeying import LONGEST_OVERRIDE_MS
+from policy.obeying import LONGEST_OVERRIDE_MS, in_force_since
 from schemas.reputation import Command, Counts, Decision
 from tests.policy.test_ladder import (
     CAMPAIGN,
@@ -16,6 +17,7 @@ from tests.policy.test_ladder import (
     PRISTINE,
     SCOPE,
     T0,
+    WARNS,
     asks,
     in_state,
     rates,
@@ -176,6 +178,33 @@ def test_a_ceiling_wakes_nobody() -> None:
     standing, decision = obeyed(in_state("isolated"), ceiling("throttled"))
     assert decision is None
     assert control(standing, CAMPAIGN, T0).state == "isolated"
+
+
+def test_since_is_when_what_holds_began_to_hold_whatever_the_campaign_does_by_itself() -> None:
+    standing, _ = obeyed(start(T0), ceiling("throttled", T0 + MINUTE))
+    assert in_force_since(standing) == T0 + MINUTE
+    standing, decision = judge(standing, scope=SCOPE, campaign=CAMPAIGN, now=T0 + HOUR, rates=rates(WARNS, T0 + HOUR))
+    assert [one.to for one in decision] == ["watched"]
+    assert (control(standing, CAMPAIGN, T0).state, in_force_since(standing)) == ("throttled", T0 + MINUTE)
+    standing, _ = obeyed(standing, ceiling("healthy", T0 + 2 * HOUR, number="2"))
+    assert (control(standing, CAMPAIGN, T0).state, in_force_since(standing)) == ("watched", T0 + 2 * HOUR)
+    standing, [stopped] = judge(
+        standing, scope=SCOPE, campaign=CAMPAIGN, now=T0 + 3 * HOUR, rates=rates(GRAVE, T0 + 3 * HOUR)
+    )
+    assert (stopped.to, in_force_since(standing)) == ("isolated", T0 + 3 * HOUR)
+
+
+def test_a_ceiling_moves_no_clock_of_the_campaign_itself() -> None:
+    paused = msgspec.structs.replace(in_state("paused"), until=T0 + HOUR)
+    standing, decision = obeyed(in_state("throttled"), ceiling("paused", T0 + HOUR))
+    assert (decision is not None, standing.since, standing.cause_at) == (True, T0, in_state("throttled").cause_at)
+    assert obeyed(paused, ceiling("throttled", T0 + HOUR))[0].since == paused.since
+
+
+def test_a_ceiling_leaves_the_sender_of_a_campaign_in_dry_run_alone() -> None:
+    standing, decision = step(start(T0), scope=SCOPE, campaign=DRY, now=T0 + MINUTE, command=ceiling("throttled"))
+    assert decision is None
+    assert control(standing, DRY, T0).state == "healthy"
 
 
 # -- brakes
