@@ -1,4 +1,4 @@
-"""The Kubernetes objects of one sender as plain data: Deployment, Service, NetworkPolicy, ServiceAccount.
+"""The Kubernetes objects of one sender as plain data: Deployment, its budget, Service, NetworkPolicy, ServiceAccount.
 
 Pure builders; the golden files beside their tests show them.  Each body is everything that we own of the object,
 because in server-side apply a field that is left out is given up: a Deployment applied without ``replicas`` falls
@@ -35,6 +35,7 @@ USER_ID = 10001
 SECRETS = "/etc/mailcordon/secrets"
 DKIM = "/etc/mailcordon/dkim"
 EGRESS = "/etc/mailcordon/egress"
+KAFKA = "/etc/mailcordon/kafka"
 DATA = "/var/lib/mailcordon"
 
 # Addresses that no public mail server has: RFC 1918, RFC 6598, link-local (cloud metadata too), loopback, ULA.
@@ -47,10 +48,10 @@ class Site:
     """What all senders of an installation have in common.
 
     ``config`` and ``secret`` name the ConfigMap with the ``MAILCORDON_`` variables and the Secret with the keys
-    file; ``dkim`` and ``egress`` name two Secrets that may be missing: signing keys ``DOMAIN__SELECTOR.pem``, and
-    what a smarthost or a proxy wants to see.  ``private_mx``: may mail servers found by MX look-up have private
-    addresses?  ``hops`` are the fixed next hops (host, port), smarthost and proxy, which are allowed wherever they
-    are.  ``mta_sts``: are recipients' policies asked for, by HTTPS?
+    file; ``dkim``, ``egress`` and ``kafka`` name three Secrets that may be missing: signing keys
+    ``DOMAIN__SELECTOR.pem``, what a smarthost or a proxy wants to see, and what Kafka does.  ``private_mx``: may mail
+    servers found by MX look-up have private addresses?  ``hops`` are the fixed next hops (host, port), smarthost and
+    proxy, which are allowed wherever they are.  ``mta_sts``: are recipients' policies asked for, by HTTPS?
     """
 
     namespace: str = "mailcordon"
@@ -59,6 +60,7 @@ class Site:
     secret: str = "mailcordon-keys"  # noqa: S105 - the name of the object, not what is in it
     dkim: str = "mailcordon-dkim"
     egress: str = "mailcordon-egress"
+    kafka: str = "mailcordon-kafka"
     private_mx: bool = False
     hops: tuple[tuple[str, int], ...] = ()
     mta_sts: bool = False
@@ -96,6 +98,27 @@ def service(spec: SenderSpec, site: Site) -> Body:
                     {"name": "smtp", "port": 25, "targetPort": "smtp", "protocol": "TCP"},
                     {"name": "metrics", "port": METRICS_PORT, "targetPort": "metrics", "protocol": "TCP"},
                 ],
+            },
+        }
+    )
+
+
+def pod_disruption_budget(spec: SenderSpec, site: Site) -> Body:
+    """What a drain of nodes may take away at a time: one pod of a sender.
+
+    Not ``minAvailable: 1``: a sender with one replica, which is most of them, would then hold up every drain for
+    ever.  One pod may go, because a sender finishes its mail in its grace and the next one reads the ledger.  A pod
+    that is not ready, waiting for its address say, sends nothing and may always go.
+    """
+    return _shaped(
+        {
+            "apiVersion": "policy/v1",
+            "kind": "PodDisruptionBudget",
+            "metadata": _metadata(spec, site),
+            "spec": {
+                "maxUnavailable": 1,
+                "unhealthyPodEvictionPolicy": "AlwaysAllow",
+                "selector": {"matchLabels": selector(spec)},
             },
         }
     )
@@ -237,11 +260,21 @@ def _pod(spec: SenderSpec, site: Site) -> Body:
             "fsGroup": USER_ID,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": 1,
+                "topologyKey": key,
+                "whenUnsatisfiable": "ScheduleAnyway",  # two on one node are worse than one each, and better than one
+                "labelSelector": {"matchLabels": selector(spec)},
+            }
+            for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
+        ],
         "containers": [_container(spec, site)],
         "volumes": [
             {"name": "keys", "secret": {"secretName": site.secret, "defaultMode": 0o440}},
             {"name": "dkim", "secret": {"secretName": site.dkim, "defaultMode": 0o440, "optional": True}},
             {"name": "egress", "secret": {"secretName": site.egress, "defaultMode": 0o440, "optional": True}},
+            {"name": "kafka", "secret": {"secretName": site.kafka, "defaultMode": 0o440, "optional": True}},
             {"name": "data", "emptyDir": {"sizeLimit": "128Mi"}},
             {"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}},
         ],
@@ -252,6 +285,7 @@ def _container(spec: SenderSpec, site: Site) -> Body:
     return {
         "name": "sender",
         "image": site.image,
+        "imagePullPolicy": "IfNotPresent",  # a digest never changes, and an image that was loaded has no registry
         # Kubernetes expands $(NAME) in arguments; a campaign id is no template.
         "args": ["sender", f"--campaign={spec.campaign}".replace("$", "$$")],
         "env": [
@@ -292,6 +326,7 @@ def _container(spec: SenderSpec, site: Site) -> Body:
             {"name": "keys", "mountPath": SECRETS, "readOnly": True},
             {"name": "dkim", "mountPath": DKIM, "readOnly": True},
             {"name": "egress", "mountPath": EGRESS, "readOnly": True},
+            {"name": "kafka", "mountPath": KAFKA, "readOnly": True},
             {"name": "data", "mountPath": DATA},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a volume of the pod's own
         ],

@@ -391,6 +391,7 @@ def unknown_fields(body: dict[str, Any]) -> list[str]:
         "NetworkPolicy": client.V1NetworkPolicy,
         "Service": client.V1Service,
         "ServiceAccount": client.V1ServiceAccount,
+        "PodDisruptionBudget": client.V1PodDisruptionBudget,
     }
     read = models[body["kind"]].from_dict(body).model_dump(by_alias=True, exclude_none=True, mode="json")
     return list(_differences(body, read, ""))

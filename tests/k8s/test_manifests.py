@@ -19,7 +19,7 @@ from k8s import labels
 from k8s.api import Api
 from k8s.cluster import Permanent
 from k8s.kubernetes import KubernetesCluster
-from k8s.patches import KILL_MARGIN_S, SECRETS, Site
+from k8s.patches import KAFKA, KILL_MARGIN_S, SECRETS, Site
 from policy.settings import Settings, read
 from tests.doubles.fake_api import FakeApi
 from tests.k8s.builders import control, spec, until
@@ -37,6 +37,8 @@ MODELS: dict[str, Any] = {
     "Deployment": client.V1Deployment,
     "Service": client.V1Service,
     "PodDisruptionBudget": client.V1PodDisruptionBudget,
+    "ResourceQuota": client.V1ResourceQuota,
+    "LimitRange": client.V1LimitRange,
 }
 
 
@@ -82,7 +84,7 @@ def test_every_pod_has_an_identity_that_exists() -> None:
 
 def test_only_the_controller_has_a_token_and_it_has_no_keys() -> None:
     tokens = {name for name, pod in pods().items() if pod["automountServiceAccountToken"]}
-    keys = {name for name, pod in pods().items() if any("secret" in volume for volume in pod["volumes"])}
+    keys = {name for name, pod in pods().items() if any(one["name"] == "keys" for one in pod["volumes"])}
 
     assert tokens == {"mailcordon-controller"}
     assert keys == {"mailcordon-worker", "mailcordon-return-path"}
@@ -132,6 +134,13 @@ def test_the_config_map_and_the_secret_are_those_that_senders_mount() -> None:
     assert of("Namespace").keys() == {site.namespace}
 
 
+def test_every_pod_that_speaks_with_kafka_finds_its_credentials_where_senders_do() -> None:
+    for pod in pods().values():
+        secret = {"secretName": Site().kafka, "defaultMode": 0o440, "optional": True}
+        assert {"name": "kafka", "secret": secret} in pod["volumes"]
+        assert {"name": "kafka", "mountPath": KAFKA, "readOnly": True} in pod["containers"][0]["volumeMounts"]
+
+
 def test_every_variable_is_a_setting_and_can_be_read() -> None:
     known = {f"MAILCORDON_{one.name.upper()}": one.name for one in fields(Settings)}
     given: dict[str, str] = dict(of("ConfigMap")["mailcordon"]["data"])
@@ -160,6 +169,42 @@ def test_every_pod_is_restricted() -> None:
         }
         assert container["resources"]["limits"]["memory"]
     assert of("Namespace")["mailcordon"]["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+UNITS = {"": 1.0, "m": 0.001, "Mi": 2.0**20, "Gi": 2.0**30}
+MOST = {"mailcordon-worker": 3 + 1, "mailcordon-controller": 2 + 1, "mailcordon-return-path": 2 + 1}  # in a rollout
+SENDERS = 100 + 25  # campaigns, and pods that are still finishing their mail
+
+
+def amount(text: str) -> float:
+    digits = text.rstrip("mMGi")
+    return float(digits) * UNITS[text[len(digits) :]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "resource"),
+    [
+        ("requests", "cpu"),
+        ("requests", "memory"),
+        ("requests", "ephemeral-storage"),
+        ("limits", "memory"),
+        ("limits", "ephemeral-storage"),
+    ],
+)
+def test_the_quota_is_what_its_rule_says(kind: str, resource: str) -> None:
+    roles = sum(amount(pods()[name]["containers"][0]["resources"][kind][resource]) * n for name, n in MOST.items())
+    needed = roles + SENDERS * amount(Site().resources[kind][resource])
+
+    given = amount(of("ResourceQuota")["mailcordon"]["spec"]["hard"][f"{kind}.{resource}"])
+
+    assert needed <= given <= needed * 1.1
+    assert of("ResourceQuota")["mailcordon"]["spec"]["hard"]["pods"] == str(sum(MOST.values()) + SENDERS)
+
+
+def test_a_container_without_resources_gets_those_of_a_sender() -> None:
+    [given] = of("LimitRange")["mailcordon"]["spec"]["limits"]
+
+    assert {"requests": given["defaultRequest"], "limits": given["default"]} == Site().resources
 
 
 def test_everything_is_denied_first() -> None:

@@ -32,6 +32,7 @@ BODIES: dict[str, Body] = {
     ),
     "service": patches.service(spec(), SITE),
     "service-account": patches.service_account(spec(), SITE),
+    "pod-disruption-budget": patches.pod_disruption_budget(spec(), SITE),
 }
 
 
@@ -98,16 +99,17 @@ def test_the_pod_is_restricted() -> None:
     }
     assert "hostNetwork" not in pod
     assert container["resources"]["limits"]["memory"]
-    assert {volume["name"] for volume in pod["volumes"] if "emptyDir" not in volume} == {"keys", "dkim", "egress"}
+    assert {volume["name"] for volume in pod["volumes"] if "emptyDir" not in volume} == {"keys", "dkim", "egress", "kafka"}
 
 
 def test_signing_keys_and_passwords_are_mounted_if_there_are_any() -> None:
     pod = patches.deployment(spec(), SITE, RUNNING, replicas=1)["spec"]["template"]["spec"]
     optional = {one["secret"]["secretName"] for one in pod["volumes"] if one.get("secret", {}).get("optional")}
-    mounts = {one["name"]: (one["mountPath"], one["readOnly"]) for one in pod["containers"][0]["volumeMounts"][:3]}
+    mounts = {one["name"]: (one["mountPath"], one["readOnly"]) for one in pod["containers"][0]["volumeMounts"][:4]}
 
-    assert optional == {"mailcordon-dkim", "mailcordon-egress"}
+    assert optional == {"mailcordon-dkim", "mailcordon-egress", "mailcordon-kafka"}
     assert (mounts["dkim"], mounts["egress"]) == ((patches.DKIM, True), (patches.EGRESS, True))
+    assert mounts["kafka"] == (patches.KAFKA, True)
     assert {"name": "MAILCORDON_DKIM_FOLDER", "value": patches.DKIM} in pod["containers"][0]["env"]
 
 
@@ -118,6 +120,22 @@ def test_a_sender_may_have_settings_of_its_own_that_win() -> None:
         {"configMapRef": {"name": SITE.config}},
         {"configMapRef": {"name": spec().name, "optional": True}},
     ]
+
+
+def test_a_drain_of_nodes_never_waits_for_a_sender_that_has_one_pod() -> None:
+    budget = patches.pod_disruption_budget(spec(replicas=1), SITE)["spec"]
+
+    assert "minAvailable" not in budget
+    assert budget["maxUnavailable"] == 1
+    assert budget["selector"]["matchLabels"] == patches.selector(spec())
+
+
+def test_pods_of_a_sender_are_spread_and_never_refused_for_it() -> None:
+    pod = patches.deployment(spec(), SITE, RUNNING, replicas=1)["spec"]["template"]["spec"]
+
+    for one in pod["topologySpreadConstraints"]:
+        assert one["whenUnsatisfiable"] == "ScheduleAnyway"
+        assert one["labelSelector"]["matchLabels"] == patches.selector(spec())
 
 
 def test_secrets_are_files_and_never_variables() -> None:
