@@ -17,7 +17,7 @@ import msgspec
 import structlog
 
 from agents.audit_log import KEPT, AuditLog, Item, head_of
-from agents.groups import Together, is_shared
+from agents.groups import Together
 from agents.homing import Homing
 from agents.ports import Known, Message, Publish, now_ms
 from agents.setting_aside import Aside
@@ -28,6 +28,7 @@ from policy.judging import judge
 from policy.ladder import Around, Standing
 from policy.naming import campaign_scope
 from policy.obeying import in_force_since
+from policy.sharing import is_shared
 from schemas.codec import Malformed, decode
 from schemas.reputation import Command, Decision, RatesSnapshot
 from schemas.sending import Campaign
@@ -222,7 +223,7 @@ class Judge:
         if control is None:
             return fresh
         return msgspec.structs.replace(
-            fresh, state=control.state, epoch=control.epoch, reason=control.reason, since=control.at
+            fresh, state=control.state, epoch=control.epoch, reason=control.reason, since=control.at, rule=control.rule
         )
 
     async def _again(self, message: Message, source: int, scope: str, campaign: Campaign, held: Value) -> None:

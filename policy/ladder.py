@@ -29,7 +29,7 @@ from policy.standing import (
 from policy.transitions import RUNGS, SENDS, TRANSITIONS
 from policy.verdicts import METRICS, verdicts
 from policy.warming import ENGAGED_MS, STAGES, is_over, paced
-from schemas.reputation import Command, Control, Counts, Decision, Narrowed, RatesSnapshot
+from schemas.reputation import Command, Control, Counts, Decision, Narrowed, RatesSnapshot, State
 from schemas.sending import Campaign, Pace
 
 __all__ = ["CALM", "Around", "Standing", "control", "refusal", "start", "step", "throttled"]
@@ -133,7 +133,15 @@ def control(standing: Standing, campaign: Campaign, now: int) -> Control:
             if RUNGS[one.state] >= RUNGS["throttled"]
         },
         engaged_since=standing.stage_since - ENGAGED_MS if stage is not None and stage.engaged_only else None,
+        rule=_rule(standing, state),
     )
+
+
+def _rule(standing: Standing, state: State) -> str:
+    """What led to where the campaign is, in a word."""
+    if state != standing.state:
+        return "ceiling"
+    return "pristine_trap" if standing.is_trapped and standing.rule == "trap_hit" else standing.rule
 
 
 def throttled(pace: Pace) -> Pace:

@@ -346,6 +346,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "by": "who made the newest decision: `policy` or `operator:NAME`",
         "providers": "providers to which less may go than elsewhere",
         "engaged_since": "only recipients seen since then get mail; null: all do",
+        "rule": "what led here, in a word: a metric, `pristine_trap`, `ceiling` or a command; empty: nothing",
     },
     "DeadLetter": {
         "topic": "topic of the record that was set aside",

@@ -129,7 +129,8 @@ class Control(Record, frozen=True, kw_only=True, tag_field="v", tag=1):
 
     ``state`` is what holds: of what the policy says (``system``) and what an operator says (``operator``) the stricter,
     except that an operator may have overridden the policy for a while.  ``engaged_since``: only recipients who were
-    seen since then get mail, because the campaign has to show first that it is well.
+    seen since then get mail, because the campaign has to show first that it is well.  ``rule`` is what led here, in a
+    word: a metric, ``pristine_trap``, ``ceiling`` or a command; empty when nothing is held against the campaign.
     """
 
     campaign: CampaignId
@@ -144,6 +145,7 @@ class Control(Record, frozen=True, kw_only=True, tag_field="v", tag=1):
     by: str = "policy"
     providers: dict[str, Narrowed] = {}
     engaged_since: Millis | None = None
+    rule: str = ""
 
 
 class Brake(Record, frozen=True, kw_only=True, tag_field="v", tag=1):

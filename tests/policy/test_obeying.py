@@ -172,6 +172,7 @@ def test_the_strictest_of_several_counts_and_an_old_word_is_not_heard() -> None:
     standing, decision = obeyed(standing, ceiling("healthy", T0 + MINUTE, number="3"))
     assert decision is None
     assert control(standing, CAMPAIGN, T0).state == "paused"
+    assert control(standing, CAMPAIGN, T0).rule == "ceiling"
 
 
 def test_a_ceiling_wakes_nobody() -> None:
