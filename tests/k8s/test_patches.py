@@ -99,7 +99,8 @@ def test_the_pod_is_restricted() -> None:
     }
     assert "hostNetwork" not in pod
     assert container["resources"]["limits"]["memory"]
-    assert {volume["name"] for volume in pod["volumes"] if "emptyDir" not in volume} == {"keys", "dkim", "egress", "kafka"}
+    mounted = {volume["name"] for volume in pod["volumes"] if "emptyDir" not in volume}
+    assert mounted == {"keys", "dkim", "egress", "kafka"}
 
 
 def test_signing_keys_and_passwords_are_mounted_if_there_are_any() -> None:
