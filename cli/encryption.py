@@ -8,14 +8,14 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from cli.failures import WrongUse
+from policy.mta_sts import NoPolicy, StsPolicy
 from policy.settings import Settings
 from smtp.mx import may_connect
 from smtp.tls.demand import NAMES
 from smtp.tls.demands import Demands
 from smtp.tls.metrics import TlsMetrics
-from smtp.tls.policy_host import PolicyHost
 from smtp.tls.secure_dns import SystemResolver
-from smtp.tls.sts import MtaSts
+from smtp.tls.sts import MtaSts, Policies
 from smtp.tls.verdict import context_for
 
 
@@ -52,8 +52,25 @@ def encryption(settings: Settings, registry: CollectorRegistry) -> Encryption:
 
 
 def _mta_sts(settings: Settings, resolver: SystemResolver, metrics: TlsMetrics) -> MtaSts:
-    def may(address: str) -> bool:
-        return settings.allow_private_mx or may_connect(address)
-
-    policies = PolicyHost(resolver, may_connect=may, ca_file=settings.tls_ca_file)
+    policies = _WhenAsked(settings, resolver)
     return MtaSts(resolver, policies, clock=lambda: asyncio.get_running_loop().time(), metrics=metrics)
+
+
+class _WhenAsked:
+    """The HTTP client is imported for the first domain that says it has a policy: it takes 9 MiB."""
+
+    def __init__(self, settings: Settings, resolver: SystemResolver) -> None:
+        self._settings = settings
+        self._resolver = resolver
+        self._host: Policies | None = None
+
+    async def fetch(self, domain: str) -> StsPolicy | NoPolicy:
+        if self._host is None:
+            from smtp.tls.policy_host import PolicyHost
+
+            ca_file = self._settings.tls_ca_file
+            self._host = PolicyHost(self._resolver, may_connect=self._may_connect, ca_file=ca_file)
+        return await self._host.fetch(domain)
+
+    def _may_connect(self, address: str) -> bool:
+        return self._settings.allow_private_mx or may_connect(address)

@@ -1,9 +1,26 @@
 """Logs are events: constant text and named fields, on standard error, as text for people or JSON for machines."""
 
+import importlib
 import logging
 import sys
 
-import structlog
+
+def _without(package: str, wanted: str) -> None:
+    """Import what takes another package along wherever it can be had, without that."""
+    there = package in sys.modules
+    if not there:
+        sys.modules[package] = None  # type: ignore[assignment]  # says that it cannot be had
+    try:
+        importlib.import_module(wanted)
+    finally:
+        if not there:
+            del sys.modules[package]
+
+
+# rich is for commands that draw.  To structlog it is tracebacks in colour, for 3 MiB of every process.
+_without("rich", "structlog")
+
+import structlog  # noqa: E402 - see above
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _NOISY = {
@@ -28,7 +45,11 @@ def configure(*, level: str, form: str, role: str) -> None:
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if form == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(),
+            pad_event_to=0,
+            exception_formatter=structlog.dev.plain_traceback,  # rich's would show local variables: addresses
+        )
     )
     structlog.configure(
         processors=[*shared, structlog.processors.format_exc_info, renderer] if form == "json" else [*shared, renderer],
@@ -47,3 +68,8 @@ def configure(*, level: str, form: str, role: str) -> None:
     root.setLevel(number)
     for name, quiet in _NOISY.items():
         logging.getLogger(name).setLevel(max(quiet, number) if level != "debug" else logging.INFO)
+
+
+def quiet_clients() -> None:
+    """Commands say in a sentence what the Kafka client says in ten lines."""
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)

@@ -1,35 +1,77 @@
 """The command line: every role and every operator's command of mailcordon."""
 
-import logging
+import importlib
 
 import click
 
-from cli import (
-    audit,
-    backtest,
-    brakes,
-    campaigns,
-    check,
-    dead_letters,
-    decisions,
-    egress,
-    export,
-    feedback,
-    held,
-    roles,
-    rules,
-    send,
-    suppressions,
-    topics,
-    traps,
-    verify_counts,
-)
-from cli.demo.command import demo
+from cli import logs
 
+_WHERE = {
+    "worker": "cli.roles:worker",
+    "controller": "cli.roles:controller",
+    "sender": "cli.roles:sender",
+    "return-path": "cli.roles:return_path",
+    "simulate-providers": "cli.simulating:simulate_providers",
+    "demo": "cli.demo.command:demo",
+    "campaign": "cli.campaigns:campaign",
+    "content": "cli.campaigns:content",
+    "send": "cli.send:send",
+    "check": "cli.check:check",
+    "held": "cli.held:held",
+    "status": "cli.decisions:status",
+    "why": "cli.decisions:why",
+    "isolate": "cli.decisions:isolate",
+    "release": "cli.decisions:release",
+    "override": "cli.decisions:override",
+    "brake": "cli.brakes:brake",
+    "shadow": "cli.brakes:shadow",
+    "suppress": "cli.suppressions:suppress",
+    "rules": "cli.rules:rules",
+    "feedback": "cli.feedback:feedback",
+    "traps": "cli.traps:traps",
+    "verify-counts": "cli.verify_counts:verify_counts",
+    "audit": "cli.audit:audit",
+    "backtest": "cli.backtest:backtest",
+    "export": "cli.export:export",
+    "dead-letters": "cli.dead_letters:dead_letters",
+    "egress": "cli.egress:egress",
+    "topics": "cli.topics:topics",
+    "settings": "cli.topics:settings",
+}
 EXIT_CODES = "Exit codes: 0 done, 1 the answer is no, 2 wrong use, 3 something outside failed."
 
 
+class _Roster(click.Group):
+    """The commands by name; a module is imported when its command is asked for.
+
+    A sender runs for weeks, once per campaign, and would keep the memory of thirty commands that it is not.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_WHERE)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        where = _WHERE.get(cmd_name)
+        if where is None:
+            return None
+        if cmd_name not in self.commands:
+            module, _, name = where.partition(":")
+            command: click.Command = getattr(importlib.import_module(module), name)
+            _tell_exit_codes(command)
+            self.add_command(command, cmd_name)
+        return self.commands[cmd_name]
+
+
+def _tell_exit_codes(command: click.Command) -> None:
+    """Every command's help ends with the exit codes."""
+    command.epilog = f"{EXIT_CODES}\n\n{command.epilog}" if command.epilog else EXIT_CODES
+    if isinstance(command, click.Group):
+        for one in command.commands.values():
+            _tell_exit_codes(one)
+
+
 @click.group(
+    cls=_Roster,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog=f"{EXIT_CODES}  Every setting is an option and an environment variable: see `mailcordon settings`.",
 )
@@ -49,48 +91,4 @@ def main() -> None:
       mailcordon status                            all campaigns: state, rates, limits
       mailcordon why spring-sale                   the reason of its last change of state
     """
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # commands say in a sentence what it says in ten lines
-
-
-def _tell_exit_codes(command: click.Command) -> None:
-    """Every command's help ends with the exit codes."""
-    command.epilog = f"{EXIT_CODES}\n\n{command.epilog}" if command.epilog else EXIT_CODES
-    if isinstance(command, click.Group):
-        for one in command.commands.values():
-            _tell_exit_codes(one)
-
-
-for command in (
-    roles.worker,
-    roles.controller,
-    roles.sender,
-    roles.return_path,
-    roles.simulate_providers,
-    demo,
-    campaigns.campaign,
-    campaigns.content,
-    send.send,
-    check.check,
-    held.held,
-    decisions.status,
-    decisions.why,
-    decisions.isolate,
-    decisions.release,
-    decisions.override,
-    brakes.brake,
-    brakes.shadow,
-    suppressions.suppress,
-    rules.rules,
-    feedback.feedback,
-    traps.traps,
-    verify_counts.verify_counts,
-    audit.audit,
-    backtest.backtest,
-    export.export,
-    dead_letters.dead_letters,
-    egress.egress,
-    topics.topics,
-    topics.settings,
-):
-    _tell_exit_codes(command)
-    main.add_command(command)
+    logs.quiet_clients()

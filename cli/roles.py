@@ -1,4 +1,4 @@
-"""The roles as commands: worker, controller, sender, return path, simulated providers."""
+"""The roles as commands: worker, controller, sender, return path.  Each imports what it alone needs when it begins."""
 
 import asyncio
 from pathlib import Path
@@ -8,18 +8,13 @@ import click
 from cli import broker as brokers
 from cli import logs, secrets
 from cli.access import say
-from cli.controller_role import run_controller
 from cli.failures import OutsideFailed, WrongUse
 from cli.lifetime import end_with
 from cli.loops import run as run_on_loop
-from cli.return_path_role import run_return_path
 from cli.rules import put_rules_in_force
-from cli.sender_role import run_sender
 from cli.settings import setting_options
-from policy.settings import Endpoint, Settings, WrongSetting, endpoint, routes
+from policy.settings import Settings, WrongSetting
 from policy.tokens import Keys
-from smtp import simulate
-from smtp.simulate.config import TRAP_DOMAIN
 
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
@@ -49,7 +44,7 @@ def worker(settings: Settings) -> None:
     Example:
       mailcordon worker --kafka kafka-1:9092 --secret-file /run/secrets/mailcordon.json --web 0.0.0.0:6066
     """
-    from agents.worker_app import worker_app  # Faust is heavy, and only the apps need it
+    from agents.worker_app import worker_app
     from streams.runtime import run
 
     keys = _begin(settings, "worker")
@@ -77,6 +72,8 @@ def controller(settings: Settings) -> None:
       mailcordon controller --backend kubernetes --namespace mail --kafka kafka-1:9092
       mailcordon controller --backend process
     """
+    from cli.controller_role import run_controller
+
     _begin(settings, "controller")
     with brokers.broker(settings, say) as bootstrap:
         code = run_controller(settings, bootstrap=bootstrap)
@@ -122,6 +119,8 @@ def sender(settings: Settings, campaign: str, name: str | None) -> None:
     Example:
       mailcordon sender --campaign spring-sale --smtp-routes "*=127.0.0.1:2525"
     """
+    from cli.sender_role import run_sender
+
     keys = _begin(settings, "sender")
     folder = settings.dkim_folder or brokers.secret_file(settings).parent / "dkim"
     with brokers.broker(settings, say) as bootstrap:
@@ -162,74 +161,8 @@ def return_path(settings: Settings, certificate: Path | None, key: Path | None) 
     """
     if (certificate is None) != (key is None):
         raise click.UsageError("--certificate and --key belong together")
+    from cli.return_path_role import run_return_path
+
     keys = _begin(settings, "return-path")
     with brokers.broker(settings, say) as bootstrap:
         asyncio.run(run_return_path(settings, keys, bootstrap=bootstrap, certificate=certificate, key=key))
-
-
-@click.command(name="simulate-providers", epilog=simulate.table())
-@click.option(
-    "--listen",
-    multiple=True,
-    metavar="DOMAIN=HOST:PORT",
-    help="A provider's domain and where it listens; repeat it.  Default: all of them on free ports of 127.0.0.1.",
-)
-@click.option("--log-folder", required=True, type=click.Path(path_type=Path, file_okay=False), help="Their logs.")
-@click.option("--hand-back-to", metavar="HOST:PORT", help="The return path: gets bounces, complaints and trap mail.")
-@click.option("--seed", default=1, show_default=True, help="The same seed, the same fate for the same messages.")
-@click.option("--grey", default=5.0, show_default=True, help="Seconds after which greylisting lets a message in.")
-@click.option("--slow", default=3.0, show_default=True, help="Seconds that a slow recipient takes.")
-@click.option("--late", default=1.0, show_default=True, help="Seconds until a late bounce is sent back.")
-@click.option("--complain", default=1.0, show_default=True, help="Seconds until a complaint is sent back.")
-@click.option("--starttls", is_flag=True, help="Offer STARTTLS with a certificate made at start.")
-@setting_options("trap_domains", "exit_with")
-def simulate_providers(
-    settings: Settings,
-    listen: tuple[str, ...],
-    log_folder: Path,
-    hand_back_to: str | None,
-    seed: int,
-    grey: float,
-    slow: float,
-    late: float,
-    complain: float,
-    starttls: bool,
-) -> None:
-    """Simulate mailbox providers on this machine, to try a set-up before real mailboxes see it.
-
-    Prints one line of JSON when all listen, with the routes to use.  What becomes of a message is said by the
-    recipient's local part.
-
-    \b
-    Example:
-      mailcordon simulate-providers --log-folder /tmp/providers --hand-back-to 127.0.0.1:2600
-    """
-    logs.configure(level=settings.log_level, form=settings.log_format, role="providers")
-    end_with(settings.exit_with)
-    config = simulate.Config(
-        logs=log_folder,
-        return_path=_endpoint("--hand-back-to", hand_back_to) if hand_back_to else None,
-        trap_domains=settings.trap_domains or (TRAP_DOMAIN,),
-        seed=seed,
-        grey_s=grey,
-        slow_s=slow,
-        late_s=late,
-        complain_s=complain,
-        starttls=starttls,
-    )
-    if listen:
-        try:
-            config = simulate.listen_by_domain(config, routes(",".join(listen)))
-        except ValueError as wrong:
-            raise click.UsageError(f"--listen: {wrong}") from wrong
-    try:
-        run_on_loop(simulate.run(config, say=click.echo))
-    except OSError as failed:
-        raise OutsideFailed(f"the simulated providers cannot listen: {failed}") from failed
-
-
-def _endpoint(option: str, text: str) -> Endpoint:
-    try:
-        return endpoint(text)
-    except ValueError as wrong:
-        raise click.UsageError(f"{option}: {wrong}") from wrong

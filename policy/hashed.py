@@ -19,7 +19,8 @@ BITS = bytes(1 << bit for bit in range(8))
 SHARD = 63  # of the low bits: which table; each grows on its own, so that no insertion copies many entries
 SLOT_FROM = 5  # of the low bits: which slot of a table, in steps of two
 
-_SIEVE_BYTES = LOW_BITS + 1 >> BYTE_FROM  # what was never written to costs no memory
+_SIEVE_BYTES = LOW_BITS + 1 >> BYTE_FROM
+_NO_BITS = bytes(_SIEVE_BYTES)  # of all sieves in which nothing is; never written to, so that it costs no memory
 _SMALLEST = 8  # slots; a power of two, as all later sizes are
 _EMPTY = 0
 _NO_TABLE = array("Q", (_EMPTY, 0))  # one empty slot; never written to
@@ -28,21 +29,27 @@ _NO_TABLE = array("Q", (_EMPTY, 0))  # one empty slot; never written to
 class Sieve:
     """Which of some texts were surely never put in?"""
 
-    __slots__ = ("bits", "is_empty")
+    __slots__ = ("bits",)
 
     def __init__(self) -> None:
-        self.bits = bytearray(_SIEVE_BYTES)
-        self.is_empty = True
+        self.bits: bytes | bytearray = _NO_BITS
 
     def __contains__(self, text: str) -> bool:
         low = hash(text) & LOW_BITS
         return bool(self.bits[low >> BYTE_FROM] & BITS[low & 7])
 
+    @property
+    def is_empty(self) -> bool:
+        """Was nothing ever put in?"""
+        return self.bits is _NO_BITS
+
     def add(self, text: str) -> None:
         """Let it pass from now on."""
+        bits = self.bits
+        if not isinstance(bits, bytearray):
+            self.bits = bits = bytearray(_SIEVE_BYTES)
         low = hash(text) & LOW_BITS
-        self.bits[low >> BYTE_FROM] |= BITS[low & 7]
-        self.is_empty = False
+        bits[low >> BYTE_FROM] |= BITS[low & 7]
 
     def passing(self, texts: Sequence[str | None]) -> list[int]:
         """Which of these, by position, may have been put in."""
