@@ -19,6 +19,7 @@ from cli.backtest_report import Report, report
 from cli.backtest_run import first_campaigns, replayed
 from cli.backtest_telling import tell
 from cli.failures import SaysNo, WrongUse
+from cli.feedback_loops import put_feedback_loops_in_force
 from cli.rules import put_rules_in_force
 from cli.settings import setting_options
 from policy.settings import Settings
@@ -44,7 +45,7 @@ from schemas.topics import DECISIONS
 )
 @click.option("--as-if-held", is_flag=True, help="Mail that would have been held counts in no window.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@setting_options("isolate_percent", "isolate_at_least", "rules_file")
+@setting_options("isolate_percent", "isolate_at_least", "rules_file", "providers", "feedback_loops")
 def backtest(
     settings: Settings,
     begin: str | None,
@@ -73,6 +74,7 @@ def backtest(
       mailcordon export --from 7d -o - | mailcordon backtest --input - --json
     """
     put_rules_in_force(settings.rules_file)
+    put_feedback_loops_in_force(settings)
     if plot is not None and not plot.parent.is_dir():
         raise WrongUse(f"--plot {plot}: there is no folder {plot.parent}")
     what_if = WhatIf() if file is None else read_limits(file)

@@ -9,6 +9,7 @@ from cli import broker as brokers
 from cli import logs, secrets
 from cli.access import say
 from cli.failures import OutsideFailed, WrongUse
+from cli.feedback_loops import put_feedback_loops_in_force
 from cli.lifetime import end_with
 from cli.loops import run as run_on_loop
 from cli.rules import put_rules_in_force
@@ -24,6 +25,7 @@ def _begin(settings: Settings, role: str) -> Keys:
     logs.configure(level=settings.log_level, form=settings.log_format, role=role)
     end_with(settings.exit_with)
     put_rules_in_force(settings.rules_file)
+    put_feedback_loops_in_force(settings)
     return secrets.load_or_make(brokers.secret_file(settings))
 
 
@@ -33,7 +35,9 @@ def _ended(code: int, role: str) -> None:
 
 
 @click.command()
-@setting_options("web", "partitions", "outbound_partitions", "replication", "providers", "grace_s", "exit_with")
+@setting_options(
+    "web", "partitions", "outbound_partitions", "replication", "providers", "feedback_loops", "grace_s", "exit_with"
+)
 def worker(settings: Settings) -> None:
     """Validate, route, tally, judge: one of as many workers as there are partitions.
 

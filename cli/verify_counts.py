@@ -19,6 +19,7 @@ from agents.ports import now_ms
 from agents.snapshots import EVERY_MS
 from cli.access import REQUEST_TIMEOUT_S, read_to_end, say, with_kafka
 from cli.failures import OutsideFailed, SaysNo
+from cli.feedback_loops import put_feedback_loops_in_force
 from cli.recounting import TOPICS, Difference, Recount, Recounted
 from cli.settings import setting_options
 from cli.views import moment, print_json
@@ -82,7 +83,7 @@ class Checked:
     help="How long a difference must last before it is one.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text, an object per campaign.")
-@setting_options()
+@setting_options("providers", "feedback_loops")
 def verify_counts(settings: Settings, campaign: str | None, wait_s: float, as_json: bool) -> None:
     """Recount all windows from the topics, and compare them with the published ones.
 
@@ -93,6 +94,7 @@ def verify_counts(settings: Settings, campaign: str | None, wait_s: float, as_js
       mailcordon verify-counts
       mailcordon verify-counts --campaign spring-sale --json | jq .differences
     """
+    put_feedback_loops_in_force(settings)
 
     async def work(bootstrap: str) -> list[Checked]:
         return await checked(bootstrap, campaign=campaign, wait_s=wait_s)

@@ -5,12 +5,13 @@ the mail servers: a company's domain at Google's servers is subject to Google's 
 """
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 OTHER = "other"
+NOBODY = "none"
 _MX = "mx"
 _LOOPS = "feedback_loops"
 
@@ -52,9 +53,43 @@ def shipped() -> Mapping[str, str]:
     return _turned({provider: listed for provider, listed in _table().items() if provider not in (_MX, _LOOPS)})
 
 
-@cache
+class _Force:
+    """Who passes complaints on to this installation; None for those that are shipped."""
+
+    loops: frozenset[str] | None = None
+
+
+def put_loops_in_force(loops: frozenset[str] | None) -> None:
+    """From now on :func:`heard` answers these; None takes those that are shipped.  Said once, at a start."""
+    _Force.loops = loops
+
+
 def heard() -> frozenset[str]:
     """The providers that pass complaints on."""
+    return shipped_loops() if _Force.loops is None else _Force.loops
+
+
+def loops_of(words: Sequence[str], own: Iterable[str] = ()) -> frozenset[str]:
+    """Who passes complaints on, by the words of the setting ``feedback_loops``; ``own`` are providers of your own.
+
+    No words are those that are shipped; ``+name`` adds to them and ``-name`` takes away; names alone are all there
+    are, and ``none`` is nobody.  A provider that nobody knows is a ``ValueError``: its complaints would be divided by
+    nothing.
+    """
+    known = {*shipped().values(), *shipped_suffixes().values(), *shipped_loops(), *own}
+    added = {word[1:] for word in words if word.startswith("+")}
+    gone = {word[1:] for word in words if word.startswith("-")}
+    alone = {word for word in words if word[0] not in "+-" and word != NOBODY}
+    for name in sorted(added | gone | alone):
+        if name not in known:
+            raise ValueError(f"no provider is called {name!r}; known are {', '.join(sorted(known))}")
+    begin = frozenset(alone) if alone or NOBODY in words else shipped_loops()
+    return (begin | added) - gone
+
+
+@cache
+def shipped_loops() -> frozenset[str]:
+    """The providers that pass complaints on, as shipped."""
     return frozenset(_table()[_LOOPS]["providers"])
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from policy.addresses import hostname
+from policy.providers import NOBODY
 from policy.retries import PLAN_S
 from policy.unsubscribing import flaw_of_base
 
@@ -132,6 +133,18 @@ def domains(text: str) -> tuple[str, ...]:
     return tuple(domain for _, domain in found if domain is not None)
 
 
+def loops(text: str) -> tuple[str, ...]:
+    """Read ``yahoo,microsoft``, or ``+example,-yahoo``, or ``none``: see :func:`policy.providers.loops_of`."""
+    found = tuple(piece.strip() for piece in text.split(",") if piece.strip())
+    signed = [word for word in found if word[0] in "+-"]
+    bare = [word[1:] if word in signed else word for word in found]
+    if signed and len(signed) < len(found):
+        raise ValueError(f"expected names alone, or + or - before each of them, got {text!r}")
+    if not all(bare) or len(set(bare)) < len(bare) or (NOBODY in bare and found != (NOBODY,)):
+        raise ValueError(f"expected providers such as yahoo,microsoft, each once, or {NOBODY} alone, got {text!r}")
+    return found
+
+
 def pauses(text: str) -> tuple[int, ...]:
     """Read ``300,900,1800``: 1 to 50 pauses of 1 second to 7 days."""
     try:
@@ -207,6 +220,12 @@ class Settings:
         False, _flag, "may mail go to loopback and private addresses found by MX look-up?"
     )
     providers: Mapping[str, str] = _setting({}, pairs, "more domains of mailbox providers", "domain=provider,…")
+    feedback_loops: tuple[str, ...] = _setting(
+        (),
+        loops,
+        "who passes complaints on to you: +NAME and -NAME change what is shipped, names alone replace it; none: nobody",
+        "provider,…",
+    )
     shaping_file: Path | None = _setting(
         None, Path, "own limits per provider, TOML, laid over policy/shaping.toml", "path"
     )

@@ -1,10 +1,24 @@
-"""Who takes the mail of a domain."""
+"""Who takes the mail of a domain, and who passes complaints on."""
+
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policy.providers import Providers, of_host, shipped, shipped_suffixes
+from policy.counts import MINUTE_MS, VECTOR, booked, booked_feedback
+from policy.providers import (
+    Providers,
+    heard,
+    loops_of,
+    of_host,
+    put_loops_in_force,
+    shipped,
+    shipped_loops,
+    shipped_suffixes,
+)
+from schemas.delivery import DeliveryResult
+from schemas.feedback import Feedback
 
 KNOWN = {
     "gmail.com": "google",
@@ -106,3 +120,50 @@ def test_every_shipped_suffix_is_in_lower_case_and_every_name_fits_a_label() -> 
 @given(st.text(max_size=80))
 def test_every_host_has_an_answer(host: str) -> None:
     of_host(host)
+
+
+MINUTE = 1_000
+AT = MINUTE * MINUTE_MS
+
+LOOPS: dict[str, tuple[tuple[str, ...], frozenset[str]]] = {
+    "as shipped": ((), shipped_loops()),
+    "one more": (("+google",), shipped_loops() | {"google"}),
+    "one less": (("-yahoo",), shipped_loops() - {"yahoo"}),
+    "more and less": (("-yahoo", "+gmx", "+mine"), (shipped_loops() | {"gmx", "mine"}) - {"yahoo"}),
+    "one that is there": (("+yahoo",), shipped_loops()),
+    "one that is not there": (("-google",), shipped_loops()),
+    "these alone": (("google", "mine"), frozenset({"google", "mine"})),
+    "nobody": (("none",), frozenset()),
+}
+
+
+@pytest.mark.parametrize(("words", "loops"), LOOPS.values(), ids=LOOPS.keys())
+def test_who_passes_complaints_on(words: tuple[str, ...], loops: frozenset[str]) -> None:
+    assert loops_of(words, ["mine"]) == loops
+
+
+@pytest.mark.parametrize("word", ["gogle", "+gogle", "-gogle", "+-google", "+mine", "+other"])
+def test_a_loop_of_nobody_who_is_known_is_refused(word: str) -> None:
+    with pytest.raises(ValueError, match="no provider is called"):
+        loops_of([word])
+
+
+@pytest.fixture
+def _shipped_again() -> Iterator[None]:
+    yield
+    put_loops_in_force(None)
+
+
+@pytest.mark.usefixtures("_shipped_again")
+def test_the_loops_in_force_decide_what_complaints_are_divided_by() -> None:
+    sent = DeliveryResult(message_id="m-1", outcome="accepted", at=AT, provider="google")
+    complaint = Feedback(kind="complaint", campaign="spring", message_id="m-1", at=AT, provider="google")
+    heard_of, unheard = VECTOR.index("accepted_heard"), VECTOR.index("complaint_unheard")
+
+    def counted() -> tuple[int, int]:
+        (mail,), (told,) = booked([sent])[MINUTE].values(), booked_feedback([complaint])[MINUTE].values()
+        return mail[heard_of], told[unheard]
+
+    before = counted()
+    put_loops_in_force(loops_of(["+google"]))
+    assert (before, counted(), "google" in heard()) == ((0, 1), (1, 0), True)

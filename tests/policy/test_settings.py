@@ -21,6 +21,7 @@ A_VALUE = {
     "smtp_routes": "*=127.0.0.1:2525,example.com=[::1]:2526",
     "allow_private_mx": "true",
     "providers": "gmail.example=google,web.example=gmx",
+    "feedback_loops": "+google,-yahoo",
     "own_domains": "bounces.example.com,rp.example.org",
     "trap_domains": "never-published.example",
     "allow_domains": "corp.example,staging.example",
@@ -132,6 +133,27 @@ def test_any_text_is_a_value_or_is_refused_by_its_name(text: str, name: str) -> 
         pytest.param("smtp_routes", "127.0.0.1:2525", "expected DOMAIN=HOST:PORT, comma separated", id="no domain"),
         pytest.param("smtp_routes", "*=127.0.0.1", "expected host:port", id="route without port"),
         pytest.param("providers", "gmail.example", "expected NAME=VALUE, comma separated", id="no provider"),
+        pytest.param("feedback_loops", "google,+gmx", "expected names alone, or +", id="added to a whole list"),
+        pytest.param(
+            "feedback_loops", "yahoo,yahoo", "expected providers such as yahoo,microsoft, each once", id="a loop twice"
+        ),
+        pytest.param(
+            "feedback_loops",
+            "+yahoo,-yahoo",
+            "expected providers such as yahoo,microsoft, each once",
+            id="a loop that comes and goes",
+        ),
+        pytest.param(
+            "feedback_loops",
+            "none,yahoo",
+            "expected providers such as yahoo,microsoft, each once",
+            id="nobody and somebody",
+        ),
+        pytest.param(
+            "feedback_loops", "+none", "expected providers such as yahoo,microsoft, each once", id="nobody added"
+        ),
+        pytest.param("feedback_loops", "yahoo,-", "expected names alone, or +", id="a sign without a name"),
+        pytest.param("feedback_loops", "-", "expected providers such as yahoo,microsoft, each once", id="a sign alone"),
         pytest.param("partitions", "four", "expected a whole number, got 'four'", id="a word"),
         pytest.param("partitions", "4.0", "expected a whole number, got '4.0'", id="not whole"),
         pytest.param("partitions", "0", "expected 1 to 1000, got 0", id="below"),
