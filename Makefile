@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-faults lint bench schemas lock clean
+.PHONY: help setup demo test test-cluster test-faults lint bench schemas lock clean
 
 help: ## list what one can do here
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -28,6 +28,10 @@ demo: setup ## watch a bad campaign being isolated while a good one goes on (DEM
 
 test: setup ## everything that needs no cluster, on a real Kafka
 	@$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal $(TEST_ARGS)
+
+test-cluster: setup ## what needs Kubernetes: on a control plane built from source, or the cluster of KUBECONFIG
+	@test -n "$${MAILCORDON_TEST_KUBECONFIG:-$$KUBECONFIG}" || $(BIN)/python -m tests.control_plane.build >/dev/null
+	@$(BIN)/pytest -m cluster $(TEST_ARGS)
 
 test-faults: setup ## the long matrix: kill, stall, rebalance of the stream runtime, and of the whole system
 	@$(BIN)/pytest -m faults $(TEST_ARGS)
@@ -52,5 +56,5 @@ lock: setup ## resolve the dependencies anew into the two hashed lock files
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-emit-find-links --no-header --group dev pyproject.toml -c requirements.lock -o requirements-dev.lock
 
-clean: ## remove what was made here (the Kafka cache stays: mailcordon's cache folder)
+clean: ## remove what was made here (the cache folder stays: Kafka, mail servers, the control plane)
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build *.egg-info
