@@ -13,13 +13,13 @@ import hashlib
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
 from k8s import labels
 from k8s.cluster import SenderSpec, kept_reason
+from k8s.times import rfc3339
 from policy.naming import campaign_name
 from schemas.reputation import Control
 from schemas.sending import Pace
@@ -214,8 +214,7 @@ def _stated(body: Body, control: Control) -> Body:
         labels.REASON: kept_reason(control),
     }
     if control.at:
-        since = datetime.fromtimestamp(control.at / 1000, UTC)
-        metadata["annotations"][labels.SINCE] = since.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        metadata["annotations"][labels.SINCE] = rfc3339(control.at)
     return body
 
 

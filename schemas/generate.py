@@ -1,4 +1,4 @@
-"""Write the machine-readable form of the records: JSON Schemas, the AsyncAPI document, and the guide's tables.
+"""Write the machine-readable form of the records: JSON Schemas, the AsyncAPI document, a custom resource, tables.
 
 ``python -m schemas.generate`` writes what is missing or stale and names it; with ``--check`` it only names it and
 ends with 1.  This is a developer's tool, and the one module here that touches files, when it is run as a program.
@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from schemas.asyncapi import asyncapi
+from schemas.custom_resource import as_yaml, definition
 from schemas.json_schema import RECORDS, json_schema, kebab
 from schemas.tables import record_tables, topic_table
 
 ROOT = Path(__file__).resolve().parent.parent
 GENERATED = "schemas/generated"
 GUIDE = "docs/guide/topics.md"
+CRD = "k8s/manifests/base/crd.yaml"
+_DEPTH = 16  # of spec.properties in the definition of the resource
 
 
 class NoPlace(Exception):  # noqa: N818 - it says what is so
@@ -29,12 +32,14 @@ def outputs(root: Path = ROOT) -> dict[str, str]:
     found[f"{GENERATED}/asyncapi.json"] = _json(asyncapi())
     page = (root / GUIDE).read_text(encoding="utf-8")
     found[GUIDE] = filled(filled(page, "topics", topic_table()), "records", record_tables())
+    crd = (root / CRD).read_text(encoding="utf-8")
+    found[CRD] = filled(crd, "definition", as_yaml(definition(), _DEPTH), mark="# ")
     return found
 
 
-def filled(page: str, name: str, text: str) -> str:
-    """The page with ``text`` between the markers of ``name``."""
-    start, end = f"<!-- generated: {name} -->", f"<!-- end of {name} -->"
+def filled(page: str, name: str, text: str, *, mark: str = "") -> str:
+    """The page with ``text`` between the markers of ``name``, which begin with ``mark``."""
+    start, end = f"{mark}<!-- generated: {name} -->", f"{mark}<!-- end of {name} -->"
     place = re.compile(f"{re.escape(start)}.*?{re.escape(end)}", re.DOTALL)
     if not place.search(page):
         raise NoPlace(f"the page needs the lines {start} and {end}")

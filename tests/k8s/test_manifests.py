@@ -29,6 +29,7 @@ BASE = MANIFESTS / "base"
 
 MODELS: dict[str, Any] = {
     "Namespace": client.V1Namespace,
+    "CustomResourceDefinition": client.V1CustomResourceDefinition,
     "ConfigMap": client.V1ConfigMap,
     "ServiceAccount": client.V1ServiceAccount,
     "Role": client.V1Role,

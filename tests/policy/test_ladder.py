@@ -206,9 +206,7 @@ def test_a_pristine_hit_is_seen_in_the_longest_window() -> None:
     assert decision.rule == "pristine_trap"
 
 
-@pytest.mark.parametrize(
-    ("counts", "rule"), [(PRISTINE, "pristine_trap"), (COMPLAINTS, "complaint"), (CLEAN, "")]
-)
+@pytest.mark.parametrize(("counts", "rule"), [(PRISTINE, "pristine_trap"), (COMPLAINTS, "complaint"), (CLEAN, "")])
 def test_the_control_says_in_a_word_what_led_to_it(counts: Counts, rule: str) -> None:
     assert control(seen(start(T0), counts)[0], CAMPAIGN, T0).rule == rule
 
