@@ -6,7 +6,9 @@ Deployments would hold the event loop for a quarter of a second.
 
 import asyncio
 import contextlib
+import json
 import random
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -19,7 +21,7 @@ from k8s.cluster import Permanent, Temporary
 from k8s.objects import ApiStatus, Thing, Things
 
 FIELD_MANAGER = "mailcordon-controller"
-APPLY = "application/apply-patch+yaml"  # JSON is YAML
+APPLY = "application/apply-patch+yaml"  # JSON is YAML but for one thing: see as_yaml
 NO_OBJECT_HAS_THIS_VERSION = "1"
 """Applied to what was missing: an apply makes it whatever the version says, but is refused where an object has come."""
 
@@ -67,6 +69,7 @@ class Api:
     ) -> None:
         self.namespace = namespace
         self._client = api
+        api.rest_client = _ApplyingRest(api.rest_client)  # type: ignore[assignment]  # as far as ApiClient uses it
         self._slots = asyncio.Semaphore(in_flight)
         self._timeout_s, self._chance = timeout_s, chance
         apps, core, networking = client.AppsV1Api(api), client.CoreV1Api(api), client.NetworkingV1Api(api)
@@ -171,6 +174,36 @@ class Api:
             return msgspec.json.decode(raw, type=answer)
         except msgspec.MsgspecError as odd:
             raise _Unusable(f"the Kubernetes API gave an answer that cannot be read: {odd}") from odd
+
+
+class _ApplyingRest:
+    """The client's transport, with bodies of applies as we write them: it escapes what YAML cannot read."""
+
+    def __init__(self, rest: client.rest.RESTClientObject) -> None:
+        self._rest = rest
+
+    async def request(  # Any: the client's own
+        self, method: str, url: str, headers: dict[str, str] | None = None, body: Any = None, **more: Any
+    ) -> Any:
+        if headers and headers.get("Content-Type") == APPLY:
+            headers = headers | {"Content-Type": f"{APPLY}; charset=utf-8"}  # by this the client leaves a text as it is
+            body = as_yaml(body)
+        return await self._rest.request(  # type: ignore[no-untyped-call]  # the client's own
+            method, url, headers=headers, body=body, **more
+        )
+
+    async def close(self) -> None:
+        await self._rest.close()
+
+
+def as_yaml(body: Body) -> str:
+    """A body as JSON that every YAML reader understands.
+
+    JSON escapes a character beyond U+FFFF (an emoji) as two halves, and in YAML a half is no character: the API server
+    refuses the whole object.  So those stay as they are; all others are escaped, because YAML allows only some.
+    """
+    text = json.dumps(body, ensure_ascii=False)
+    return re.sub(r"[\x7f-\uffff]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 async def connect(namespace: str, *, kubeconfig: str | None = None) -> Api:

@@ -5,6 +5,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from tests.control_plane.rest import Rest
 
 GIVEN = os.environ.get("MAILCORDON_TEST_KUBECONFIG") or os.environ.get("KUBECONFIG")
 """Read before a test's environment is emptied of settings."""
+
+IMAGES = {"draining": [sys.executable, "-I", "-S", str(Path(__file__).parent / "draining.py")]}
+"""Programs of this folder that pods may run by the name of an image."""
 
 T = TypeVar("T")
 
@@ -58,7 +62,7 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane | G
     if GIVEN:
         yield Given(Path(GIVEN).expanduser())
         return
-    with ControlPlane(tmp_path_factory.mktemp("plane")) as own:
+    with ControlPlane(tmp_path_factory.mktemp("plane"), images=IMAGES) as own:
         yield own
 
 

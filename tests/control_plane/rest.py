@@ -10,6 +10,8 @@ from typing import Any, Self
 import aiohttp
 from kubernetes.aio import client, config
 
+from k8s.api import as_yaml
+
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
@@ -71,7 +73,7 @@ class Rest:
         self, method: str, path: str, body: Body | None = None, *, kind: str = "application/json", **query: str | int
     ) -> Answer:
         """One call; whatever the API says is an answer, an error means that there was none."""
-        data = None if body is None else json.dumps(body)
+        data = None if body is None else as_yaml(body)
         timeout = aiohttp.ClientTimeout(total=self._timeout_s)
         headers = {"Content-Type": kind}
         async with self._session.request(

@@ -35,6 +35,9 @@ KINDS = {
 GROUPS = {"apps/v1": "apps", "networking.k8s.io/v1": "networking.k8s.io", "v1": ""}
 HAS_GENERATION = {"Deployment", "NetworkPolicy"}
 
+SURROGATE = re.compile(r"(?<!\\)(?:\\\\)*\\u[dD][89abAB]")
+"""Half a character as JSON escapes it: an apply is read as YAML, which knows no such escape."""
+
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\Z")
 LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?\Z")
 LABEL_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?\Z")
@@ -258,6 +261,8 @@ class FakeApi:
         raw = await request.text()
         if request.content_type != "application/apply-patch+yaml":
             raise Refusal(415, "UnsupportedMediaType", f"this server only applies, got {request.content_type}")
+        if SURROGATE.search(raw):
+            raise Refusal(400, "BadRequest", "error decoding patch: yaml: found invalid Unicode character escape code")
         body = json.loads(raw)
         key = self._called(request, "patch", body)
         resource, namespace, name = key

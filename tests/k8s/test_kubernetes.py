@@ -7,11 +7,14 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
 from kubernetes.aio import client
 
 from k8s import labels
-from k8s.api import TRIES, Api
+from k8s.api import TRIES, Api, as_yaml
 from k8s.cluster import Permanent, SenderStatus, Stale, Temporary
 from k8s.kubernetes import CONFLICTS, KubernetesCluster
 from k8s.patches import Site
@@ -71,6 +74,16 @@ def patched(api: FakeApi) -> list[str]:
 
 def versions(api: FakeApi) -> dict[tuple[str, str, str], int]:
     return {key: held.version for key, held in api.objects.items() if key[0] != "pods"}
+
+
+# What is said.
+
+
+@given(st.text())
+def test_an_apply_says_the_same_as_yaml_and_as_json(text: str) -> None:
+    said = as_yaml({"reason": text})
+
+    assert json.loads(said) == yaml.safe_load(said) == {"reason": text}
 
 
 # Order.
