@@ -1,8 +1,10 @@
 """What the tests of this folder rely on: what a real control plane does, and what our nodes make of pods."""
 
+import asyncio
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from tests.control_plane.pod_words import here
 from tests.control_plane.rest import Body, Rest
 
 WORKER = Path(__file__).parent / "worker.py"
+ROOT = Path(__file__).resolve().parents[2]
 GATE = "mailcordon.example.com/egress-verified"
 FENCE = "mailcordon.example.com/fence"
 LABELS = {"app": "sender"}
@@ -118,6 +121,10 @@ async def first_word(plane: ControlPlane, pod: Any) -> Any:
 
 def runs(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 # The API
@@ -462,3 +469,40 @@ async def test_pods_outlive_an_outage_of_the_api_and_what_was_stored_is_there_af
     await sender.scale(0)
     await sender.gone()
     assert not runs(pid)
+
+
+# The end
+
+
+_ALONE = """
+import json, pathlib, sys, time
+from tests.control_plane.plane import ControlPlane
+
+plane = ControlPlane(pathlib.Path(sys.argv[1]), nodes=1, say=lambda line: print(line, file=sys.stderr))
+plane.start()
+plane.run_kubectl("create", "deployment", "x", "--image=python", "--", "sleep", "600")
+print(json.dumps(plane.pids()), flush=True)
+time.sleep(600)
+"""
+
+
+async def test_nothing_of_a_plane_outlives_whoever_started_it(own_plane: ControlPlane, tmp_path: Path) -> None:
+    owner = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _ALONE, str(tmp_path / "plane"), stdout=asyncio.subprocess.PIPE, cwd=ROOT
+    )
+    assert owner.stdout is not None
+    pids = json.loads(await asyncio.wait_for(owner.stdout.readline(), 120))
+
+    async def pods() -> list[int]:
+        return children(pids["kubelet"])
+
+    processes = [*pids.values(), *await until(pods, what="the pod has a process")]
+
+    owner.kill()
+    await owner.wait()
+
+    async def gone() -> bool:
+        return not any(runs(pid) for pid in processes)
+
+    await until(gone, what="every process is gone")
+    assert len(processes) == 6
