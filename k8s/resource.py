@@ -102,7 +102,7 @@ def status_body(
             "replicas": 0 if status is None else status.running,
             "selector": pods_of(spec),
             "sender": spec.name,
-            "conditions": msgspec.to_builtins(told),
+            "conditions": [msgspec.to_builtins(one) for one in told],
         },
     }
 

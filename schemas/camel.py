@@ -21,8 +21,10 @@ def to_camel(part: msgspec.Struct) -> dict[str, Any]:  # Any: JSON
     found: dict[str, Any] = {}
     for field in msgspec.structs.fields(part):
         value = getattr(part, field.name)
-        found[spelled(field.encode_name)] = to_camel(value) if isinstance(value, msgspec.Struct) else value
-    return {name: msgspec.to_builtins(value) for name, value in found.items()}
+        if isinstance(value, msgspec.Struct):
+            value = to_camel(value)
+        found[spelled(field.encode_name)] = list(value) if isinstance(value, tuple) else value
+    return found
 
 
 def to_snake(written: Mapping[str, Any], struct: type[msgspec.Struct]) -> dict[str, Any]:  # Any: JSON
