@@ -118,6 +118,32 @@ def _percentiles(prefix: str, values: Sequence[float]) -> dict[str, float | None
     return {name: round(value, 1) if values else None for name, value in found.items()}  # JSON has no NaN
 
 
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What the background said at a moment (s): results that were due since its beginning, and that the broker has."""
+
+    at: float
+    due: int
+    acknowledged: int
+
+    @property
+    def missing(self) -> int:
+        """Those that were due and are not there."""
+        return max(0, self.due - self.acknowledged)
+
+
+def kept(spans: Iterable[Sequence[Said]]) -> tuple[float, int]:
+    """What the broker got per second of all spans together, and the most that was missing at any moment of them.
+
+    A span is some seconds long and acknowledgements come in batches, so that the rate of one span alone says how its
+    two ends fell: two hundred milliseconds more on their way at its end than at its beginning are three per cent.
+    """
+    spans = [span for span in spans if span]
+    seconds = sum(span[-1].at - span[0].at for span in spans)
+    results = sum(span[-1].acknowledged - span[0].acknowledged for span in spans)
+    return results / seconds if seconds else 0.0, max((one.missing for span in spans for one in span), default=0)
+
+
 def gate_closed_at(log: Path) -> int | None:
     """When a sender said that control had stopped it, or that it was told to end, in µs; None if it has not."""
     for event in _events(log):

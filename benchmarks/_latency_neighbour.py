@@ -33,6 +33,7 @@ _UNKNOWN = 0.05  # share of the breaching campaign's recipients that do not exis
 _ARRIVED_WITHIN_S = 30.0
 _CALM_S = 0.3
 _WARM_S = 2.0
+_DRAWS = 2_000
 
 
 @dataclass(slots=True)
@@ -47,9 +48,22 @@ class Turns:
         return percentile([one for turn in self.times[beside] for one in turn], 99)
 
     def ratio(self, beside: Beside, other: Beside) -> float:
-        """The median, over the turns, of the p99 in turns of one kind by the p99 in those of the other."""
+        """The median, over the turns, of the p99 in turns of one kind by the p99 in those of the other.
+
+        What slows the whole machine for some seconds slows both turns of a pair, or spoils one ratio of many; the p99
+        of all messages would be that of the worst turn.
+        """
+        return statistics.median(self._ratios(beside, other))
+
+    def spread(self, beside: Beside, other: Beside, chance: random.Random) -> tuple[float, float]:
+        """Between what that median lies nine times in ten, when it is taken of other turns like these (bootstrap)."""
+        ratios = self._ratios(beside, other)
+        drawn = [statistics.median(chance.choices(ratios, k=len(ratios))) for _ in range(_DRAWS)]
+        return percentile(drawn, 5), percentile(drawn, 95)
+
+    def _ratios(self, beside: Beside, other: Beside) -> list[float]:
         pairs = zip(self.times[beside], self.times[other], strict=True)
-        return statistics.median(percentile(one, 99) / percentile(another, 99) for one, another in pairs)
+        return [percentile(one, 99) / percentile(another, 99) for one, another in pairs]
 
 
 async def turns(running: System, kinds: Sequence[Beside], *, runs: int, turn_s: float, seed: int) -> tuple[Turns, Span]:

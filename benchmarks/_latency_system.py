@@ -4,6 +4,7 @@ campaigns' results in the background; and the eyes that watch it."""
 import asyncio
 import contextlib
 import json
+import math
 import os
 import shutil
 import time
@@ -16,7 +17,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from benchmarks import _latency_background, _latency_sink
 from benchmarks._feeding import Feed, feed
-from benchmarks._latency_account import SinkLog, gate_closed_at
+from benchmarks._latency_account import Said, SinkLog, gate_closed_at
 from benchmarks._latency_load import CONTENT, HANG_DOMAIN, campaign_record, content_record, request
 from benchmarks._running import ROOT, Failed, Running, free_port, python, running, say
 from cli import secrets
@@ -41,6 +42,9 @@ _CALM_WITHIN_S = 120.0
 _LOOK_AGAIN_S = 0.05
 _LAG_EVERY_S = 0.5
 _KEPT_UP_S = 2.0
+_ON_TIME_S = 0.25
+_ON_TIME_LOOK_S = 2.0
+_WORDS = 3  # of what the background says
 _HEARD: dict[str, type[Record]] = {RATES: RatesSnapshot, CONTROL: Control, DECISIONS: Decision}
 
 
@@ -83,14 +87,16 @@ class Background:
         """Most frames behind of a worker that keeps up: it commits once a second."""
         return _KEPT_UP_S * self.per_second / self.frame
 
-    def between(self, begin: float, end: float) -> tuple[float, float]:
-        """Results per second that the broker took between two moments, and the latest frame of that time, in ms."""
-        said = [line.split() for line in self.process.log.read_text(errors="replace").splitlines()]
-        told = [(float(at), int(count), float(late)) for at, count, late in said if begin <= float(at) <= end + 1]
-        if len(told) < 2:
-            return 0.0, 0.0
-        (first_at, first, _), (last_at, last, _) = told[0], told[-1]
-        return (last - first) / (last_at - first_at), max(late for *_, late in told[1:])
+    def said(self, begin: float, end: float) -> list[Said]:
+        """What it said between two moments."""
+        lines = [line.split() for line in self.process.log.read_text(errors="replace").splitlines()]
+        told = (Said(float(line[0]), int(line[1]), int(line[2])) for line in lines if len(line) == _WORDS)
+        return [one for one in told if begin <= one.at <= end]
+
+    def is_on_time(self) -> bool:
+        """Does the broker have what is due, but for what is on its way?"""
+        latest = self.said(time.time() - _ON_TIME_LOOK_S, math.inf)
+        return bool(latest) and latest[-1].missing <= _ON_TIME_S * self.per_second
 
     def lag_between(self, begin: float, end: float) -> list[int]:
         """The worker's lags of that time."""
@@ -146,7 +152,7 @@ class System:
             self.sink.read()
 
     async def calm(self) -> None:
-        """Wait until the worker has caught up with what came while senders were started."""
+        """Wait until background and worker have caught up with what came while senders were started."""
         behind = self.background
         deadline = time.monotonic() + _CALM_WITHIN_S
         while True:
@@ -154,10 +160,10 @@ class System:
             while len(behind.lags) < looks + 2:  # the second one was begun after we came
                 self.must_run()
                 await asyncio.sleep(_LOOK_AGAIN_S)
-            if behind.lags[-1][1] <= behind.kept_up:
+            if behind.lags[-1][1] <= behind.kept_up and behind.is_on_time():
                 return
             if time.monotonic() > deadline:
-                raise Failed(f"the worker does not keep up: it is {behind.lags[-1][1]:,} frames behind")
+                raise Failed(f"worker or background do not keep up: {behind.lags[-1][1]:,} frames are not done")
 
     def gate_closed_at(self, campaign: str) -> int | None:
         """When this campaign's sender said that control had stopped it."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import _latency_sink
-from benchmarks._latency_account import STAGES, SinkLog, Trial, figures, gate_closed_at, percentile
+from benchmarks._latency_account import STAGES, Said, SinkLog, Trial, figures, gate_closed_at, kept, percentile
 from benchmarks._latency_load import OthersResults, at_time, trap_hit
 from benchmarks._latency_neighbour import Turns
 from benchmarks._latency_system import Sightings
@@ -90,6 +91,36 @@ def test_a_ratio_is_the_median_of_the_turns() -> None:
     felt = Turns({"alone": [[10.0], [20.0], [40.0]], "breaching": [[11.0], [40.0], [40.0]]})
     assert felt.ratio("breaching", "alone") == 1.1
     assert felt.p99("breaching") == 40.0
+
+
+def test_the_spread_of_a_ratio_is_that_of_its_turns() -> None:
+    felt = Turns({"alone": [[10.0]] * 9, "breaching": [*[[11.0]] * 5, *[[9.0]] * 4]})
+    assert (felt.ratio("breaching", "alone"), felt.spread("breaching", "alone", random.Random(1))) == (1.1, (0.9, 1.1))
+
+
+def test_one_turn_in_which_the_machine_stalls_moves_nothing() -> None:
+    felt = Turns({"alone": [[10.0]] * 9, "breaching": [*[[11.0]] * 8, [5_000.0]]})
+    assert (felt.ratio("breaching", "alone"), felt.spread("breaching", "alone", random.Random(1))) == (1.1, (1.1, 1.1))
+
+
+def _steady(seconds: int, *, on_their_way: list[int]) -> list[Said]:
+    """A background of 2,000 a second that keeps its clock, with so many on their way at each second."""
+    return [Said(float(at), at * 2_000, at * 2_000 - on_their_way[at % len(on_their_way)]) for at in range(seconds)]
+
+
+def test_a_short_span_whose_end_has_more_on_its_way_is_not_a_slow_background() -> None:
+    spans = [_steady(7, on_their_way=[0, 0, 0, 0, 0, 0, 400]), _steady(60, on_their_way=[100])]
+    rate, missing = kept(spans)
+    assert (rate > 0.99 * 2_000, missing) == (True, 400)
+
+
+def test_a_background_that_slips_is_seen_in_its_rate_and_in_what_is_missing() -> None:
+    slipping = [Said(float(at), at * 2_000, at * 1_900) for at in range(30)]
+    assert kept([slipping]) == (1_900.0, 2_900)
+
+
+def test_a_background_that_says_nothing_has_no_rate() -> None:
+    assert kept([]) == kept([[]]) == (0.0, 0)
 
 
 def test_the_log_is_read_on_and_never_half_a_line(tmp_path: Path) -> None:
@@ -244,5 +275,6 @@ def test_a_few_trials_isolate_and_a_neighbour_loses_nothing() -> None:
         "p99_ms",
         "background_per_s",
     } <= figures.keys()
-    assert told["ratios"]["neighbour_p99_ratio"] > 0
+    ratios = told["ratios"]
+    assert 0 < ratios["neighbour_p99_ratio_low"] <= ratios["neighbour_p99_ratio_high"]
     assert not [wrong for wrong in told["wrong"] if "never isolated" in wrong]
