@@ -123,6 +123,10 @@ def runs(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
 
 
+async def gone(*pids: int) -> bool:
+    return not any(runs(pid) for pid in pids)
+
+
 def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
@@ -419,10 +423,7 @@ async def test_a_pod_that_is_deleted_by_force_leaves_no_process(
     path = f"/api/v1/namespaces/{sender.namespace}/pods/alone"
     (await rest.delete(path, {"gracePeriodSeconds": 0})).wanted()
 
-    async def gone() -> bool:
-        return not runs(pid)
-
-    await until(gone, what="its process is gone")
+    await until(lambda: gone(pid), what="its process is gone")
 
 
 def _alone(pod: Body) -> Body:
@@ -464,11 +465,31 @@ async def test_pods_outlive_an_outage_of_the_api_and_what_was_stored_is_there_af
         await rest.get("/readyz")
     assert runs(pid)
     own_plane.start_api()
+    own_plane.wake_controllers()
 
     assert [one["metadata"]["uid"] for one in await sender.ready(1)] == [pod["metadata"]["uid"]]
     await sender.scale(0)
     await sender.gone()
     assert not runs(pid)
+
+
+async def test_pods_of_a_node_that_lost_power_run_again_when_it_is_back(
+    own_plane: ControlPlane, rest: Rest, sender: Sender
+) -> None:
+    await furnished(rest, sender.namespace)
+    await sender.apply(1, working())
+    (pod,) = await sender.ready(1)
+    before = (await first_word(own_plane, pod))["pid"]
+
+    own_plane.stop_kubelet()
+    await until(lambda: gone(before), what="its process is gone")
+    own_plane.start_kubelet()
+
+    async def again() -> bool:
+        return len(said(own_plane, pod).read_text().splitlines()) == 2
+
+    await until(again, what="the process runs again")
+    assert [one["metadata"]["uid"] for one in await sender.ready(1)] == [pod["metadata"]["uid"]]
 
 
 # The end
@@ -501,8 +522,5 @@ async def test_nothing_of_a_plane_outlives_whoever_started_it(own_plane: Control
     owner.kill()
     await owner.wait()
 
-    async def gone() -> bool:
-        return not any(runs(pid) for pid in processes)
-
-    await until(gone, what="every process is gone")
+    await until(lambda: gone(*processes), what="every process is gone")
     assert len(processes) == 6

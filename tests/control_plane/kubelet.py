@@ -112,7 +112,7 @@ class Kubelet:
                 await self._ground.rest.call("PATCH", path, lease, kind=APPLY, fieldManager="kubelet", force="true")
                 await self._tell_ready(node)
             except NO_ANSWER as away:
-                print(f"{node}: its lease was not renewed: {away!r}", flush=True)
+                print(f"{node}: its lease was not renewed: {type(away).__name__}", flush=True)
                 pause_s = AGAIN_AFTER_S
             await asyncio.sleep(pause_s)
 
@@ -130,7 +130,7 @@ class Kubelet:
                             break
                         self._take(event)
             except (*NO_ANSWER, AssertionError, ValueError) as away:
-                print(f"pods cannot be followed: {away!r}", flush=True)
+                print(f"pods cannot be followed: {type(away).__name__}: {str(away)[:200]}", flush=True)
                 await asyncio.sleep(AGAIN_AFTER_S)
 
     def _compare(self, pods: list[Pod]) -> None:

@@ -134,13 +134,16 @@ class ControlPlane:
         self._programs["etcd"].start()
         self._wait("etcd", "/health", self._ports[3], tls=False)
         self.start_api()
+        self._start_controllers()
+        self.start_kubelet()
+
+    def _start_controllers(self) -> None:
         parts = {"controller-manager": self._ports[1], "scheduler": self._ports[2]}
         for name in parts:
             self._programs[name].start()
         with ThreadPoolExecutor() as threads:
             for waited in [threads.submit(self._wait, name, "/healthz", port) for name, port in parts.items()]:
                 waited.result()
-        self.start_kubelet()
 
     def stop(self) -> None:
         """End everything in order; etcd goes last, because an API server without it hangs in its own end."""
@@ -169,6 +172,12 @@ class ControlPlane:
     def stop_api(self) -> None:
         """End kube-apiserver as a crash does: connections break, new ones are refused."""
         self._programs["apiserver"].stop(signal.SIGKILL)
+
+    def wake_controllers(self) -> None:
+        """Start controller-manager and scheduler anew: after an outage they would take up to a minute to come back."""
+        for name in ("controller-manager", "scheduler"):
+            self._programs[name].stop(signal.SIGKILL)
+        self._start_controllers()
 
     def freeze_api(self) -> None:
         """Let kube-apiserver hang: connections stay, nothing is answered."""
@@ -259,6 +268,8 @@ class ControlPlane:
             "--node-monitor-grace-period=10m",  # an outage of the API is no death of the nodes
             "--kube-api-qps=300",  # with the default of 20 requests a second the first pods wait for seconds
             "--kube-api-burst=500",
+            "--concurrent-deployment-syncs=20",
+            "--concurrent-replicaset-syncs=20",
             *self._manager_flags,
         ]
 

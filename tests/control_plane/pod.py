@@ -219,7 +219,8 @@ class PodLife:
         uid = self.pod["metadata"]["uid"]
         while not self._gone.is_set():
             try:
-                await self._tell()
+                if self._told:  # else nothing of it has ever run here
+                    await self._tell()
                 answer = await self._ground.rest.delete(
                     self._path, {"gracePeriodSeconds": 0, "preconditions": {"uid": uid}}
                 )
