@@ -27,8 +27,9 @@ from agents.setting_aside import Aside
 from k8s.cluster import Cluster
 from k8s.metrics import Metrics
 from k8s.reconcile import Habits, Reconciler
+from policy.brakes import is_pulled
 from policy.settings import Settings, WrongSetting
-from schemas.topics import CAMPAIGNS, CONTROL
+from schemas.topics import BRAKES, CAMPAIGNS, CONTROL
 from streams.catalogue import Catalogue
 from streams.metrics import Metrics as StreamMetrics
 from streams.outlet import Outlet
@@ -66,7 +67,7 @@ class Work(Service):
         for difference in (await create(app.bootstrap, app.settings)).differs:
             log.warning("topic differs", difference=difference)
         await app.catalogue.start()
-        self._cluster = await app.make_cluster()
+        self._cluster = app.cluster = await app.make_cluster(app.metrics)
         app.reconciler = Reconciler(
             self._cluster,
             app.catalogue,
@@ -74,6 +75,7 @@ class Work(Service):
             chance=random.random,
             habits=app.habits,
             metrics=app.metrics,
+            paused=app.is_paused,
         )
         self._reconciling = asyncio.create_task(self._reconcile(app.reconciler), name="reconcile")
 
@@ -123,8 +125,9 @@ class ControllerApp(SafeApp):
         self.settings, self.bootstrap, self.make_cluster, self.habits = settings, bootstrap, make_cluster, habits
         self.metrics, self.stream_metrics = Metrics(), StreamMetrics()
         self.reconciler: Reconciler | None = None
+        self.cluster: Cluster | None = None
         self.catalogue = Catalogue(
-            bootstrap, (CAMPAIGNS, CONTROL), client_id=f"{app_id}-catalogue", on_change=self._on_change
+            bootstrap, (CAMPAIGNS, CONTROL, BRAKES), client_id=f"{app_id}-catalogue", on_change=self._on_change
         )
 
     def on_webserver_init(self, web: Web) -> None:
@@ -144,8 +147,20 @@ class ControllerApp(SafeApp):
             found.append("senders and decisions have not been compared lately: is the place where they run reachable?")
         return found
 
-    def _on_change(self, _topic: str, key: str) -> None:
-        if self.reconciler is not None:
+    def notes(self) -> list[str]:
+        """What the place where senders run lacks, and the fix; decisions reach the senders without it."""
+        return [] if self.cluster is None else list(self.cluster.notes())
+
+    def is_paused(self) -> bool:
+        """Is the brake on the automation pulled?"""
+        return is_pulled(self.catalogue.brakes, "automation")
+
+    def _on_change(self, topic: str, key: str) -> None:
+        if self.reconciler is None:
+            return
+        if topic == BRAKES:
+            self.reconciler.wake_all()
+        else:
             self.reconciler.wake(key)
 
 
@@ -169,7 +184,7 @@ class Pages:
     async def readyz(self, _request: web.Request) -> web.Response:
         """Whether decisions reach the senders by this controller."""
         lacks = self._app.lacks()
-        return _json({"ready": not lacks, "lacks": lacks}, status=503 if lacks else 200)
+        return _json({"ready": not lacks, "lacks": lacks, "notes": self._app.notes()}, status=503 if lacks else 200)
 
     async def metrics(self, _request: web.Request) -> web.Response:
         """Everything in ``k8s.metrics``, and the streams' share of ``streams.metrics``."""
@@ -218,7 +233,7 @@ def controller_app(
         settings=settings,
         bootstrap=servers,
         make_cluster=make_cluster,
-        habits=habits or Habits(grace_s=settings.grace_s),
+        habits=habits or Habits(grace_s=settings.grace_s, most_replicas=settings.outbound_partitions),
         broker=";".join(f"kafka://{server.strip()}" for server in servers.split(",")),
         web_bind=settings.controller_web.host,
         web_port=settings.controller_web.port,

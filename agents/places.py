@@ -5,16 +5,17 @@ from pathlib import Path
 
 from k8s.cluster import Cluster
 from k8s.keeper import Command, Environment
+from k8s.metrics import Metrics
 from k8s.patches import Site
 from policy.settings import Settings
 
-MakeCluster = Callable[[], Awaitable[Cluster]]
+MakeCluster = Callable[[Metrics], Awaitable[Cluster]]
 
 
 def processes(folder: Path, *, command: Command, environment: Environment) -> MakeCluster:
     """Local child processes, remembered in ``folder``; they outlive the controller."""
 
-    async def make() -> Cluster:
+    async def make(_metrics: Metrics) -> Cluster:
         from k8s.process import ProcessCluster
 
         cluster = ProcessCluster(folder, command=command, environment=environment)
@@ -27,10 +28,10 @@ def processes(folder: Path, *, command: Command, environment: Environment) -> Ma
 def kubernetes(site: Site, *, kubeconfig: str | None = None) -> MakeCluster:
     """Deployments in one namespace, by the pod's own identity or a kubeconfig file."""
 
-    async def make() -> Cluster:
-        from k8s.kubernetes import KubernetesCluster  # a second and 90 MiB, which the process backend does not need
+    async def make(metrics: Metrics) -> Cluster:
+        from k8s.kubernetes import KubernetesCluster  # the client library, which the process backend does not need
 
-        return await KubernetesCluster.connect(site, kubeconfig=kubeconfig)
+        return await KubernetesCluster.connect(site, kubeconfig=kubeconfig, metrics=metrics)
 
     return make
 

@@ -11,11 +11,12 @@ against both):
   ``read`` says that nothing runs.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from schemas.reputation import Control
+from schemas.sending import Campaign
 
 CLOSED_STATES = frozenset({"isolated", "retired"})
 MAX_REASON = 1000
@@ -27,7 +28,8 @@ class SenderSpec:
 
     The pace is not part of it: the sender reads it from ``mail.control``, and a new pace must not restart anybody.
     Image, namespace and command line belong to the place, not to the campaign.  ``labels`` are the owner's own
-    words; a place that has rules for labels makes them legal.
+    words; a place that has rules for labels makes them legal.  ``record`` is the campaign as it is registered, for a
+    place that shows it.
     """
 
     campaign: str
@@ -36,6 +38,7 @@ class SenderSpec:
     grace_s: int = 20
     tenant: str | None = None
     labels: tuple[tuple[str, str], ...] = ()
+    record: Campaign | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +49,8 @@ class SenderStatus:
     its mail counts as running.  ``egress_open``: mail could leave.  ``epoch`` is the fence, 0 when none was set.
     ``agreed``: all parts tell the same epoch and state; they differ while an act is half done.
     ``shape`` is the :meth:`Cluster.fingerprint` that it was made from, empty when somebody else has changed it.
+    ``asked`` is how many replicas people or autoscalers ask for, None where they have no place to say so; ``ready``
+    counts the replicas that say of themselves that they can work.
     """
 
     campaign: str
@@ -59,6 +64,8 @@ class SenderStatus:
     reason: str
     agreed: bool = True
     shape: str = ""
+    asked: int | None = None
+    ready: int = field(default=0, compare=False)
 
     @property
     def closed(self) -> bool:
@@ -137,6 +144,25 @@ class Cluster(Protocol):
 
     async def retire(self, spec: SenderSpec, control: Control, *, cut: bool = False) -> None:
         """Stop a sender for good; what stays keeps the fence."""
+        ...
+
+    def shows(self, spec: SenderSpec, control: Control, *, paused: bool) -> bool:
+        """Do people see there what holds?  A place that shows nothing has nothing to add."""
+        ...
+
+    async def show(self, spec: SenderSpec, control: Control, *, paused: bool) -> None:
+        """Let people see there what was decided and what is; ``paused``: nothing that policy decides follows.
+
+        It changes nothing for the sender, says each decision once, and tells nothing that is older than what is known.
+        """
+        ...
+
+    async def watch(self, changed: Callable[[str], None]) -> None:
+        """Say the campaigns whose senders others have changed, or that changed by themselves, until cancelled."""
+        ...
+
+    def notes(self) -> Sequence[str]:
+        """What this place lacks for some of what we do, and the fix; senders are started and stopped without it."""
         ...
 
     async def close(self) -> None:

@@ -1,79 +1,135 @@
-"""Senders as Kubernetes Deployments: read, server-side apply, read back.
+"""Senders as Kubernetes objects: read, server-side apply, read back.
 
 What this module relies on (all measured against a real API server):
 
 * Server-side apply of everything that we own, forced, under one field manager: the same apply again changes
   nothing, so it may be repeated at any time; whoever else set one of our fields loses it.
 * An apply that carries the ``resourceVersion`` that was read is refused (409) when anybody wrote in between.
-  Fence and write are one step by that: read, compare the epoch, apply what was compared.  Two controllers may run.
+  Fence and write are one step by that: read, compare the epoch, apply what was compared.  Two controllers may run,
+  and a look into the mirror of the watches is as good as a call: if it is old, the write is refused.
 * An apply makes what is missing; a resourceVersion does not stop that (:data:`k8s.api.NO_OBJECT_HAS_THIS_VERSION`).
 * Replicas are in every apply of the Deployment: a field left out is given up, and falls back to one.
 
-Order: a way out is opened before there are pods, and emptied after the last has ended.
+Order: the Campaign tells the decision first, which arms the guard inside the API server; a way out is opened before
+there are pods, and emptied after the last has ended; the Campaign's status says so last.
 """
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from k8s import api, labels, objects, patches
-from k8s.api import Api, Body, Conflict, Kind
-from k8s.cluster import SenderSpec, SenderStatus, Stale, Temporary, check_fence, check_may_ensure
+from k8s.answers import Conflict, Forbidden, NotServed, Outdated
+from k8s.api import Api, Body, Kind
+from k8s.cluster import (
+    ClusterError,
+    Permanent,
+    SenderSpec,
+    SenderStatus,
+    Stale,
+    Temporary,
+    check_fence,
+    check_may_ensure,
+)
+from k8s.metrics import Metrics
+from k8s.mirror import Mirror
 from k8s.objects import Parts, Thing
 from k8s.patches import Site
-from policy.naming import sender_name
+from k8s.resource import campaign_body
+from k8s.showing import event_body, is_shown, shown
+from k8s.watching import Watches
+from policy.naming import campaign_name, sender_name
 from schemas.reputation import Control
 
 CONFLICTS = 6
 CONFLICT_PAUSE_S = 0.02
 
-_KINDS: tuple[Kind, ...] = ("Deployment", "NetworkPolicy", "Service", "ServiceAccount")
-_SENDERS = f"{labels.MANAGED_BY}=mailcordon,{labels.COMPONENT}=sender"
+_KINDS: tuple[Kind, ...] = (
+    "Campaign",
+    "Deployment",
+    "NetworkPolicy",
+    "Service",
+    "ServiceAccount",
+    "PodDisruptionBudget",
+)
+
+
+def wall_clock() -> int:
+    """Milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
 
 
 class KubernetesCluster:
-    """The senders of an installation, in one namespace, by one API client."""
+    """The senders of an installation, in one namespace, by one API client.
 
-    def __init__(self, api: Api, site: Site) -> None:
-        self.site = site
-        self._api = api
-        self._marks: dict[tuple[str, str], tuple[str, str]] = {}  # kind and name -> how we left the object
+    ``now`` in milliseconds; ``chance`` (0 to 1) spreads what would happen at the same time.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        site: Site,
+        *,
+        now: Callable[[], int] = wall_clock,
+        chance: Callable[[], float] = random.random,
+        metrics: Metrics | None = None,
+    ) -> None:
+        self.site, self._now = site, now
+        self._api, self._mirror = api, Mirror()
+        counts = metrics or Metrics()
+        api.counted = counts.count_call
+        self._watches = Watches(
+            api, self._mirror, (*_KINDS, "Pod"), chance=chance, restarted=counts.count_watch_restart
+        )
+        self._left: dict[tuple[Kind, str], str] = {}  # kind and name -> the mark with which we left the object
+        self._pods_seen: dict[str, tuple[Thing, ...]] = {}  # by campaign, where no watch tells
+        self._prints: dict[str, tuple[SenderSpec, tuple[Kind, ...], str]] = {}
 
     @classmethod
-    async def connect(cls, site: Site, *, kubeconfig: str | None = None) -> "KubernetesCluster":
+    async def connect(
+        cls, site: Site, *, kubeconfig: str | None = None, metrics: Metrics | None = None
+    ) -> "KubernetesCluster":
         """With the pod's own identity, or with the one of a kubeconfig file."""
-        return cls(await api.connect(site.namespace, kubeconfig=kubeconfig), site)
+        return cls(await api.connect(site.namespace, kubeconfig=kubeconfig), site, metrics=metrics)
 
     def fingerprint(self, spec: SenderSpec) -> str:
-        """What a sender of this spec is made from here."""
-        return patches.fingerprint(spec, self.site)
+        """What a sender of this spec is made from here; the Campaign, which only shows it, is no part of that."""
+        without = tuple(kind for kind in _KINDS if not self._watches.serves(kind))
+        known = self._prints.get(spec.campaign)
+        if known is None or known[:2] != (spec, without):
+            shape = patches.fingerprint(spec, self.site, without=without)
+            known = self._prints[spec.campaign] = (spec, without, shape)
+        return known[2]
 
     async def read(self, spec: SenderSpec) -> SenderStatus | None:
         """What is there of this sender."""
-        return self._status(spec.campaign, spec.name, await self._parts(spec))
+        return self._status(spec, await self._parts(spec))
 
     async def list(self) -> Sequence[SenderStatus]:
-        """Every sender in the namespace, by one list per kind."""
-        *found, pods = await _all(*(self._api.list(kind, _SENDERS) for kind in (*_KINDS, "Pod")))
-        by_name = [{thing.metadata.name: thing for thing in things} for things in found]
-        alive = objects.grouped(pod for pod in pods if not objects.has_ended(pod))
+        """Every sender in the namespace: as the watches tell, and by a list of each kind that none tells of."""
+        await self._watches.first_look()
+        await _all(*(self._list(kind) for kind in (*_KINDS, "Pod") if not self._watches.is_current(kind)))
+        named = {
+            thing.campaign
+            for kind in self._kinds()
+            for name, thing in self._mirror.all(kind).items()
+            if name == sender_name(thing.campaign) or (kind == "Campaign" and thing.spec.origin == "Resource")
+        }
         statuses = []
-        for name in sorted(set().union(*by_name)):
-            there = [things.get(name) for things in by_name]
-            campaign = objects.campaign_of(thing for thing in there if thing)
-            if sender_name(campaign) != name:
-                continue  # it has our labels and is none of ours
-            spec = SenderSpec(campaign=campaign, name=name)
-            parts = _parts(there, pods=len(alive.get(patches.selector(spec)[labels.CAMPAIGN], ())))
-            status = self._status(campaign, name, parts)
-            if status is not None:
+        for campaign in sorted(named - {""}):
+            spec = SenderSpec(campaign=campaign, name=sender_name(campaign))
+            if not self._watches.follows("Pod"):
+                self._pods_seen[campaign] = tuple(self._mirror.pods(campaign_name(campaign)))
+            if (status := self._status(spec, self._known(spec))) is not None:
                 statuses.append(status)
         return statuses
 
     async def ensure(self, spec: SenderSpec, control: Control) -> None:
         """Let an open sender exist in this shape."""
         parts = await self._fenced(spec, control)
-        check_may_ensure(self._status(spec.campaign, spec.name, parts), control)
+        check_may_ensure(self._status(spec, parts), control)
         await self._open(spec, control, parts)
 
     async def release(self, spec: SenderSpec, control: Control) -> None:
@@ -81,33 +137,132 @@ class KubernetesCluster:
         await self._open(spec, control, await self._fenced(spec, control))
 
     async def isolate(self, spec: SenderSpec, control: Control, *, cut: bool = False) -> None:
-        """Replicas to 0; the way out emptied once the last pod has ended, or before all else with ``cut``."""
+        """Replicas to 0; the way out emptied once the last pod has ended, or before all else with ``cut``.
+
+        What goes wrong with the Campaign is raised when the sender is closed: it must not keep it open.
+        """
         parts = await self._fenced(spec, control)
-        empty = patches.network_policy(spec, self.site, control, is_open=False)
+        bodies = self._bodies(spec, control, replicas=0, is_open=False)
+        untold: ClusterError | None = None
+        try:
+            await self._declare(spec, control, parts)
+        except (Temporary, Permanent) as wrong:
+            untold = wrong
         if cut:
-            await self._apply("NetworkPolicy", empty, control, parts.policy)
-        still = patches.deployment(spec, self.site, control, replicas=0)
-        await self._apply("Deployment", still, control, parts.deployment)
-        if not cut and not (now := await self._parts(spec)).running:
-            await self._apply("NetworkPolicy", empty, control, now.policy)
+            await self._apply("NetworkPolicy", bodies["NetworkPolicy"], control, parts)
+        await self._apply("Deployment", bodies["Deployment"], control, parts)
+        if not cut and await self._has_ended(spec):
+            await self._apply("NetworkPolicy", bodies["NetworkPolicy"], control, await self._parts(spec))
+        if untold is not None:
+            raise untold
 
     async def retire(self, spec: SenderSpec, control: Control, *, cut: bool = False) -> None:
         """As isolation: what stays keeps the fence, costs nothing and needs no right to delete."""
         await self.isolate(spec, control, cut=cut)
+
+    def shows(self, spec: SenderSpec, control: Control, *, paused: bool) -> bool:
+        """Does the Campaign say what its record, the decision and the sender are?"""
+        parts = self._known(spec)
+        live = parts.by_kind.get("Campaign")
+        if "Campaign" not in parts.kinds or parts.fence > control.epoch:
+            return True
+        if live is None or not self._is_as_left("Campaign", self._campaign(spec, control), parts):
+            return False
+        return is_shown(self._shown(spec, control, parts, live, paused=paused), live)
+
+    async def show(self, spec: SenderSpec, control: Control, *, paused: bool) -> None:
+        """Let the Campaign say it: record and decision, an Event for each decision, then the status."""
+        parts = self._known(spec)
+        if self.shows(spec, control, paused=paused):
+            return
+        await self._declare(spec, control, parts)
+        for attempt in range(CONFLICTS):
+            parts = self._known(spec)
+            live = parts.by_kind.get("Campaign")
+            if live is None or live.fence > control.epoch:
+                return
+            body = self._shown(spec, control, parts, live, paused=paused)
+            try:
+                if live.status.announced_epoch < control.epoch:
+                    await self._announce(control, live)
+                if not is_shown(body, live):
+                    self._wrote("Campaign", await self._api.apply("Campaign", body, over=live, status=True))
+            except Conflict:
+                await asyncio.sleep(CONFLICT_PAUSE_S * attempt)
+                await self._look("Campaign", live.metadata.name)
+            else:
+                return
+        raise Temporary(f"status of campaign {spec.campaign}: others wrote to it {CONFLICTS} times while we tried")
+
+    async def watch(self, changed: Callable[[str], None]) -> None:
+        """Follow the objects of the namespace."""
+        await self._watches.run(changed)
+
+    def notes(self) -> Sequence[str]:
+        """Kinds that are not here for us."""
+        return self._watches.notes()
 
     async def close(self) -> None:
         """Close the connections."""
         await self._api.close()
 
     async def _open(self, spec: SenderSpec, control: Control, parts: Parts) -> None:
-        await _all(
-            self._apply("ServiceAccount", patches.service_account(spec, self.site), control, parts.account),
-            self._apply("Service", patches.service(spec, self.site), control, parts.service),
-        )
-        way_out = patches.network_policy(spec, self.site, control, is_open=True)
-        await self._apply("NetworkPolicy", way_out, control, parts.policy)
-        pods = patches.deployment(spec, self.site, control, replicas=spec.replicas)
-        await self._apply("Deployment", pods, control, parts.deployment)
+        bodies = self._bodies(spec, control, replicas=spec.replicas, is_open=True)
+        await self._declare(spec, control, parts)
+        beside: tuple[Kind, ...] = ("ServiceAccount", "Service", "PodDisruptionBudget")
+        await _all(*(self._apply(kind, bodies[kind], control, parts) for kind in beside if kind in parts.kinds))
+        await self._apply("NetworkPolicy", bodies["NetworkPolicy"], control, parts)
+        await self._apply("Deployment", bodies["Deployment"], control, parts)
+
+    def _bodies(self, spec: SenderSpec, control: Control, *, replicas: int, is_open: bool) -> dict[Kind, Body]:
+        """All objects that a sender is made from."""
+        return {
+            "ServiceAccount": patches.service_account(spec, self.site),
+            "Service": patches.service(spec, self.site),
+            "PodDisruptionBudget": patches.pod_disruption_budget(spec, self.site),
+            "NetworkPolicy": patches.network_policy(spec, self.site, control, is_open=is_open),
+            "Deployment": patches.deployment(spec, self.site, control, replicas=replicas),
+        }
+
+    def _campaign(self, spec: SenderSpec, control: Control) -> Body:
+        """The Campaign as we own it; one that a person made keeps its definition."""
+        live = self._resource(spec)
+        name = live.metadata.name if live is not None and live.spec.origin == "Resource" else None
+        body = campaign_body(spec, self.site, control, spec.record, name=name)
+        definition = {key: value for key, value in body["spec"].items() if key != "decision"}
+        body["metadata"]["annotations"] = {labels.SHAPE: patches.combined(definition)}
+        return body
+
+    def _resource(self, spec: SenderSpec) -> Thing | None:
+        """The resource that is about this campaign: the oldest, so that nobody takes a campaign over with another."""
+        found = [
+            thing
+            for thing in self._mirror.campaigns(spec.campaign)
+            if thing.spec.origin == "Resource" or thing.metadata.name == spec.name
+        ]
+        return min(found, key=lambda one: (one.metadata.creation_timestamp or "", one.metadata.name), default=None)
+
+    async def _declare(self, spec: SenderSpec, control: Control, parts: Parts) -> None:
+        """The decision into the Campaign, where there are any."""
+        if "Campaign" not in parts.kinds:
+            return
+        try:
+            await self._apply("Campaign", self._campaign(spec, control), control, parts)
+        except NotServed as absent:
+            self._watches.lacks("Campaign", absent)
+
+    async def _announce(self, control: Control, live: Thing) -> None:
+        """One Event per decision, whoever comes first: its name is the decision's."""
+        try:
+            await self._api.create("Event", event_body(control, live, namespace=self.site.namespace, now=self._now()))
+        except Conflict:
+            return
+
+    async def _has_ended(self, spec: SenderSpec) -> bool:
+        """Does nothing run any more?  Asked of the API server itself, because the way out is closed after it."""
+        if (await self._parts(spec, kinds=("Deployment",))).running:
+            return False
+        return not self._watches.follows("Pod") or not await self._pods(spec)
 
     async def _fenced(self, spec: SenderSpec, control: Control) -> Parts:
         """What is there, after the epoch was compared with every part of it: one may have been deleted."""
@@ -115,42 +270,113 @@ class KubernetesCluster:
         check_fence(spec.name, asked=control.epoch, fence=parts.fence)
         return parts
 
-    async def _apply(self, kind: Kind, body: Body, control: Control, live: Thing | None) -> None:
+    async def _apply(self, kind: Kind, body: Body, control: Control, parts: Parts) -> None:
         """Apply a body over what was read; when somebody else was faster, read again and compare again.
 
         Two controllers, A with epoch 7 (isolate) and B with 6 (release), both have read version 10 with fence 5.
         If A writes first, B's apply carries version 10 and gets 409; B reads fence 7 and gives up.  If B writes
         first, A gets 409, reads fence 6 and writes over it.
         """
-        name = body["metadata"]["name"]
+        name, live = body["metadata"]["name"], parts.by_kind.get(kind)
+        if self._is_as_left(kind, body, parts):
+            return
         for attempt in range(CONFLICTS):
             if live is not None:
-                check_fence(f"{kind} {name}", asked=control.epoch, fence=live.metadata.fence)
+                check_fence(f"{kind} {name}", asked=control.epoch, fence=live.fence)
             try:
                 applied = await self._api.apply(kind, body, over=live)
+            except Outdated as refused:
+                fence = max(control.epoch, live.fence if live else 0)
+                raise Stale(name, asked=control.epoch, fence=fence, why=str(refused)) from refused
             except Conflict:
                 await asyncio.sleep(CONFLICT_PAUSE_S * attempt)
-                live = await self._api.get(kind, name)
+                live = await self._look(kind, name)
             else:
-                self._marks[kind, name] = applied.metadata.mark
+                self._left[kind, name] = applied.metadata.mark
+                self._wrote(kind, applied)
                 return
         raise Temporary(f"{kind} {name}: others wrote to it {CONFLICTS} times while we tried")
 
-    async def _parts(self, spec: SenderSpec) -> Parts:
+    def _wrote(self, kind: Kind, thing: Thing) -> None:
+        if self._watches.follows(kind):
+            self._mirror.wrote(kind, thing)
+        else:
+            self._mirror.looked(kind, thing.metadata.name, thing)
+
+    async def _look(self, kind: Kind, name: str) -> Thing | None:
+        """Ask for one object, past the mirror."""
+        try:
+            found = await self._api.get(kind, name)
+        except Forbidden as no_right:
+            self._watches.lacks(kind, no_right)
+            return None
+        if found is not None and self._watches.follows(kind):
+            self._mirror.wrote(kind, found)
+        else:
+            self._mirror.looked(kind, name, found)
+        return found
+
+    async def _list(self, kind: Kind) -> None:
+        try:
+            await self._watches.look(kind)
+        except (Forbidden, NotServed) as absent:
+            self._watches.lacks(kind, absent)
+
+    async def _pods(self, spec: SenderSpec) -> tuple[Thing, ...]:
+        """The pods that have not ended, asked of the API server."""
         query = ",".join(f"{key}={value}" for key, value in patches.selector(spec).items())
-        *there, pods = await _all(*(self._api.get(kind, spec.name) for kind in _KINDS), self._api.list("Pod", query))
-        return _parts(there, pods=sum(not objects.has_ended(pod) for pod in pods))
+        return tuple(pod for pod in (await self._api.list("Pod", query)).things if not objects.has_ended(pod))
 
-    def _status(self, campaign: str, name: str, parts: Parts) -> SenderStatus | None:
-        untouched = {
-            kind: self._marks.get((kind, name)) == thing.metadata.mark for kind, thing in parts.by_kind.items()
+    async def _parts(self, spec: SenderSpec, *, kinds: Sequence[Kind] = _KINDS) -> Parts:
+        """What is there, asked where no watch tells."""
+        asked = [kind for kind in kinds if self._watches.serves(kind) and not self._watches.follows(kind)]
+        calls: list[Awaitable[Any]] = [self._look(kind, spec.name) for kind in asked]  # Any: calls of different kinds
+        if not self._watches.follows("Pod"):
+            *_, self._pods_seen[spec.campaign] = await _all(*calls, self._pods(spec))
+        else:
+            await _all(*calls)
+        return self._known(spec)
+
+    def _known(self, spec: SenderSpec) -> Parts:
+        """What is there, as far as it was told or asked."""
+        kinds = self._kinds()
+        found = {
+            kind: self._resource(spec) if kind == "Campaign" else self._mirror.get(kind, spec.name) for kind in kinds
         }
-        return objects.status_of(campaign, name, parts, untouched=untouched)
+        if self._watches.follows("Pod"):
+            pods = tuple(pod for pod in self._mirror.pods(campaign_name(spec.campaign)) if not objects.has_ended(pod))
+        else:
+            pods = self._pods_seen.get(spec.campaign, ())
+        return Parts(by_kind={kind: one for kind, one in found.items() if one is not None}, pods=pods, kinds=kinds)
 
+    def _kinds(self) -> tuple[Kind, ...]:
+        return tuple(kind for kind in _KINDS if self._watches.serves(kind))
 
-def _parts(there: Sequence[Thing | None], *, pods: int) -> Parts:
-    deployment, policy, service, account = there
-    return Parts(deployment=deployment, policy=policy, service=service, account=account, pods=pods)
+    def _is_left(self, kind: Kind, parts: Parts) -> bool:
+        """Is a part as we, or the controller before us, left it?"""
+        thing = parts.by_kind.get(kind)
+        if thing is None:
+            return False
+        campaign = parts.by_kind.get("Campaign")
+        noted = campaign.status.parts.get(kind) if campaign is not None else None
+        return thing.metadata.mark in {self._left.get((kind, thing.metadata.name)), noted}
+
+    def _is_as_left(self, kind: Kind, body: Body, parts: Parts) -> bool:
+        """Would applying this body change nothing?"""
+        live = parts.by_kind.get(kind)
+        return live is not None and self._is_left(kind, parts) and objects.says(body, live)
+
+    def _shown(self, spec: SenderSpec, control: Control, parts: Parts, live: Thing, *, paused: bool) -> Body:
+        left: dict[str, str] = {}
+        for kind in self._kinds():
+            if self._is_left(kind, parts):
+                left[kind] = parts.by_kind[kind].metadata.mark
+        status = self._status(spec, parts)
+        return shown(spec, self.site, control, status, live, left=left, now=self._now(), paused=paused)
+
+    def _status(self, spec: SenderSpec, parts: Parts) -> SenderStatus | None:
+        untouched: dict[str, bool] = {kind: self._is_left(kind, parts) for kind in _KINDS}
+        return objects.status_of(spec.campaign, spec.name, parts, untouched=untouched)
 
 
 async def _all(*calls: Awaitable[Any]) -> Sequence[Any]:  # Any: calls of different kinds

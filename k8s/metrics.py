@@ -10,6 +10,10 @@ mailcordon_controller_waiting                                 campaigns that wai
 mailcordon_controller_delayed                                 campaigns that wait for their next try
 mailcordon_controller_resynced_timestamp_seconds              when all senders were last compared with the decisions
 mailcordon_controller_senders                        state    senders that are there, as of the last resync
+mailcordon_controller_api_calls_total                verb,    calls of the Kubernetes API; code 0: no answer.  A watch
+                                                     kind,    counts when it ends
+                                                     code
+mailcordon_controller_watch_restarts_total           kind     watches that had to begin with a list again
 ===================================================  =======  =========================================================
 """
 
@@ -36,6 +40,20 @@ class Metrics:
         self.delayed = Gauge(f"{prefix}_delayed", "campaigns that wait for their next try", registry=registered)
         self.resynced_at = Gauge(f"{prefix}_resynced_timestamp_seconds", "last full comparison", registry=registered)
         self.senders = Gauge(f"{prefix}_senders", "senders that are there", ["state"], registry=registered)
+        self.api_calls = Counter(
+            f"{prefix}_api_calls_total", "calls of the Kubernetes API", ["verb", "kind", "code"], registry=registered
+        )
+        self.watch_restarts = Counter(
+            f"{prefix}_watch_restarts_total", "watches begun with a list again", ["kind"], registry=registered
+        )
+
+    def count_call(self, verb: str, kind: str, code: int) -> None:
+        """One call of the Kubernetes API."""
+        self.api_calls.labels(verb, kind, str(code)).inc()
+
+    def count_watch_restart(self, kind: str) -> None:
+        """One watch that has to begin with a list again."""
+        self.watch_restarts.labels(kind).inc()
 
     def count_senders(self, states: list[str]) -> None:
         """How many senders are in each state now."""

@@ -1,6 +1,6 @@
 """What we read of Kubernetes objects, and what it says about a sender.  Everything else in them is ignored."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -9,59 +9,118 @@ from k8s import labels
 from k8s.cluster import CLOSED_STATES, SenderStatus
 from k8s.patches import combined
 
+_ALL_KINDS = ("Campaign", "Deployment", "NetworkPolicy", "Service", "ServiceAccount", "PodDisruptionBudget")
+_STATED = ("Deployment", "NetworkPolicy", "Campaign")
+
 
 class Metadata(msgspec.Struct, frozen=True, rename="camel"):
     """Names, versions, labels and annotations of an object."""
 
-    name: str
+    name: str = ""  # a bookmark has none
     uid: str = ""
     resource_version: str = ""
     generation: int = 0
+    creation_timestamp: str | None = None
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
 
     @property
-    def mark(self) -> tuple[str, str]:
+    def mark(self) -> str:
         """Changes when anybody changes what the object asks for (kinds without a generation: anything at all)."""
-        return self.uid, f"g{self.generation}" if self.generation else f"v{self.resource_version}"
+        return f"{self.uid}/g{self.generation}" if self.generation else f"{self.uid}/v{self.resource_version}"
 
-    @property
-    def fence(self) -> int:
-        """The newest epoch that was applied; what cannot be read counts as none and is overwritten."""
-        text = self.annotations.get(labels.FENCE, "")
-        return int(text) if text.isascii() and text.isdigit() else 0
+
+class Condition(msgspec.Struct, frozen=True, rename="camel"):
+    """One line of an object's status: is this so, since when, and why."""
+
+    type: str
+    status: str = "Unknown"
+    reason: str = ""
+    message: str = ""
+    last_transition_time: str | None = None
+    observed_generation: int = 0
 
 
 class _Spec(msgspec.Struct, frozen=True, rename="camel"):
     replicas: int | None = None
-    egress: list[Any] | None = None  # Any: only whether there is a rule matters
+    egress: Any = None  # Any: a list of rules in a NetworkPolicy, an address in a Campaign
+    campaign: str = ""
+    origin: str = ""
+    decision: dict[str, Any] = {}  # Any: compared as it is
 
 
 class _Status(msgspec.Struct, frozen=True, rename="camel"):
     phase: str = ""
     replicas: int | None = None
     observed_generation: int = 0
+    conditions: tuple[Condition, ...] = ()
+    parts: dict[str, str] = {}
+    announced_epoch: int = 0
+    selector: str = ""
+    sender: str = ""
 
 
 class Thing(msgspec.Struct, frozen=True, rename="camel"):
-    """Any object, as far as we read it."""
+    """Any object, as far as we read it; ``raw`` is a Campaign that a person made, whole."""
 
     metadata: Metadata
     spec: _Spec = _Spec()
     status: _Status = _Status()
+    raw: bytes = b""
+
+    @property
+    def fence(self) -> int:
+        """The newest epoch that was applied; what cannot be read counts as none and is overwritten."""
+        decided = self.spec.decision.get("epoch", 0)
+        text = self.metadata.annotations.get(labels.FENCE, "")
+        applied = int(text) if text.isascii() and text.isdigit() else 0
+        return max(applied, decided if isinstance(decided, int) else 0)
+
+    @property
+    def told(self) -> tuple[int, str | None, str | None]:
+        """Epoch, state and reason as this object tells them."""
+        words = self.spec.decision or self.metadata.annotations
+        keys = ("state", "reason") if self.spec.decision else (labels.STATE, labels.REASON)
+        return self.fence, words.get(keys[0]), words.get(keys[1])
+
+    @property
+    def campaign(self) -> str:
+        """The campaign id as its owner wrote it; empty when the object does not tell."""
+        return self.spec.campaign or self.metadata.annotations.get(labels.CAMPAIGN, "")
+
+    @property
+    def view(self) -> tuple[object, ...]:
+        """All that a look at the object can tell us: two versions with the same view are the same to us."""
+        words = {key: value for key, value in self.metadata.annotations.items() if labels.DOMAIN in key}
+        return self.metadata.mark, self.metadata.labels, words, self.spec, self.status
 
 
 class ListMeta(msgspec.Struct, frozen=True, rename="camel"):
-    """Where the next page of a list begins."""
+    """Where the next page of a list begins, and where a watch goes on from it."""
 
     continue_: str = msgspec.field(name="continue", default="")
+    resource_version: str = ""
 
 
-class Things(msgspec.Struct, frozen=True, rename="camel"):
-    """A page of a list."""
+class Page(msgspec.Struct, frozen=True):
+    """A page of a list; its objects are read one by one."""
 
-    items: list[Thing] | None = None
+    items: list[msgspec.Raw] | None = None
     metadata: ListMeta = ListMeta()
+
+
+class WatchEvent(msgspec.Struct, frozen=True):
+    """One line of a watch."""
+
+    type: str
+    object: msgspec.Raw
+
+
+class Told(msgspec.Struct, frozen=True):
+    """What a watch told: ADDED, MODIFIED, DELETED, or BOOKMARK, whose object has a version and nothing else."""
+
+    type: str
+    thing: Thing
 
 
 class ApiStatus(msgspec.Struct, frozen=True, rename="camel"):
@@ -69,27 +128,20 @@ class ApiStatus(msgspec.Struct, frozen=True, rename="camel"):
 
     message: str = ""
     reason: str = ""
+    code: int = 0
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
-    """The parts of one sender that are there, and how many of its pods have not ended."""
+    """The parts of one sender that are there, by kind, its pods that have not ended, and the kinds it should have."""
 
-    deployment: Thing | None = None
-    policy: Thing | None = None
-    service: Thing | None = None
-    account: Thing | None = None
-    pods: int = 0
+    by_kind: dict[str, Thing] = {}
+    pods: tuple[Thing, ...] = ()
+    kinds: Sequence[str] = _ALL_KINDS
 
     @property
-    def by_kind(self) -> dict[str, Thing]:
-        """The objects that are there."""
-        named = {
-            "Deployment": self.deployment,
-            "NetworkPolicy": self.policy,
-            "Service": self.service,
-            "ServiceAccount": self.account,
-        }
-        return {kind: thing for kind, thing in named.items() if thing is not None}
+    def is_whole(self) -> bool:
+        """Is every part there?"""
+        return all(kind in self.by_kind for kind in self.kinds)
 
     @property
     def running(self) -> int:
@@ -97,16 +149,26 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
 
         A Deployment scaled to 0 whose controller has not seen that yet may still start one: it counts as one.
         """
-        if self.deployment is None:
-            return self.pods
-        told = self.deployment.status
-        unseen = told.observed_generation < self.deployment.metadata.generation
-        return max(self.pods, told.replicas or 0, int(unseen and _wanted(self.deployment) == 0))
+        deployment = self.by_kind.get("Deployment")
+        if deployment is None:
+            return len(self.pods)
+        told = deployment.status
+        unseen = told.observed_generation < deployment.metadata.generation
+        return max(len(self.pods), told.replicas or 0, int(unseen and _wanted(deployment) == 0))
 
     @property
     def fence(self) -> int:
         """The newest epoch that any part has seen: a part that was deleted does not take the fence along."""
-        return max((thing.metadata.fence for thing in self.by_kind.values()), default=0)
+        return max((thing.fence for thing in self.by_kind.values()), default=0)
+
+
+def thing_of(raw: bytes) -> Thing:
+    """Read an object."""
+    thing = _decode(raw)
+    return msgspec.structs.replace(thing, raw=bytes(raw)) if thing.spec.origin == "Resource" else thing
+
+
+_decode = msgspec.json.Decoder(Thing).decode
 
 
 def has_ended(pod: Thing) -> bool:
@@ -114,41 +176,55 @@ def has_ended(pod: Thing) -> bool:
     return pod.status.phase in {"Succeeded", "Failed"}
 
 
+def is_ready(pod: Thing) -> bool:
+    """Does this pod say of itself that it can work?"""
+    return any(one.type == "Ready" and one.status == "True" for one in pod.status.conditions)
+
+
 def campaign_of(things: Iterable[Thing]) -> str:
     """The campaign id as its owner wrote it; empty when no object tells."""
-    return next((found for thing in things if (found := thing.metadata.annotations.get(labels.CAMPAIGN))), "")
+    return next((found for thing in things if (found := thing.campaign)), "")
 
 
 def status_of(campaign: str, name: str, parts: Parts, *, untouched: Mapping[str, bool]) -> SenderStatus | None:
     """Put the parts together; ``untouched`` says by kind whether a part is as we left it."""
     there = parts.by_kind
-    if not there and not parts.pods:
-        return None
+    if not parts.pods and not parts.fence and there.keys() <= {"Campaign"}:
+        return None  # nothing, or a resource that a person made and nobody has decided about
+    deployment, policy = there.get("Deployment"), there.get("NetworkPolicy")
     state, reason = _state(parts)
-    complete = len(there) == 4
-    ours = complete and all(untouched.get(kind, False) for kind in there)
-    shapes = {kind: thing.metadata.annotations.get(labels.SHAPE, "") for kind, thing in there.items()}
+    made = {kind: thing for kind, thing in there.items() if kind != "Campaign"}  # which only shows what the others are
+    ours = parts.is_whole and all(untouched.get(kind, False) for kind in made)
+    shapes = {kind: thing.metadata.annotations.get(labels.SHAPE, "") for kind, thing in made.items()}
+    declared = "Campaign" in there or "Campaign" not in parts.kinds
     return SenderStatus(
         campaign=campaign,
         name=name,
-        exists=complete,
-        wanted=_wanted(parts.deployment),
+        exists=parts.is_whole,
+        wanted=_wanted(deployment),
         running=parts.running,
-        egress_open=parts.policy is None or bool(parts.policy.spec.egress),  # without a policy all is allowed
+        ready=sum(map(is_ready, parts.pods)),
+        asked=there["Campaign"].spec.replicas if "Campaign" in there else None,
+        egress_open=policy is None or bool(policy.spec.egress),  # without a policy all is allowed
         epoch=parts.fence,
         state=state,
         reason=reason,
-        agreed=len({_told(thing) for thing in _stated(parts)}) == 1,
+        agreed=declared and len({thing.told for thing in _stated(parts)}) == 1,
         shape=combined(shapes) if ours else "",
     )
 
 
-def grouped(things: Iterable[Thing], key: str = labels.CAMPAIGN) -> dict[str, list[Thing]]:
-    """Objects by the campaign's name in their label."""
-    groups: dict[str, list[Thing]] = {}
-    for thing in things:
-        groups.setdefault(thing.metadata.labels.get(key, ""), []).append(thing)
-    return groups
+def says(body: Mapping[str, Any], live: Thing) -> bool:
+    """Does an object say everything that a body of ours says, as far as people and we read it?"""
+    asked, there = body["metadata"], live.metadata
+    spec = body.get("spec", {})
+    return (
+        asked.get("labels", {}).items() <= there.labels.items()
+        and asked.get("annotations", {}).items() <= there.annotations.items()
+        and spec.get("decision", {}).items() <= live.spec.decision.items()
+        and ("replicas" not in spec or spec["replicas"] == live.spec.replicas)
+        and ("egress" not in spec or bool(spec["egress"]) == bool(live.spec.egress))
+    )
 
 
 def _wanted(deployment: Thing | None) -> int:
@@ -159,17 +235,12 @@ def _wanted(deployment: Thing | None) -> int:
 
 def _state(parts: Parts) -> tuple[str, str]:
     """State and reason; where the parts disagree (somebody was interrupted) the closed one counts, then the newer."""
-    told = [(thing.metadata.annotations.get(labels.STATE, ""), thing) for thing in _stated(parts)]
+    told = [thing.told for thing in _stated(parts)]
     if not told:
         return "", ""
-    state, thing = max(told, key=lambda one: (one[0] in CLOSED_STATES, one[1].metadata.fence))
-    return state, thing.metadata.annotations.get(labels.REASON, "")
+    _, state, reason = max(told, key=lambda one: (one[1] in CLOSED_STATES, one[0]))
+    return state or "", reason or ""
 
 
 def _stated(parts: Parts) -> list[Thing]:
-    return [thing for thing in (parts.deployment, parts.policy) if thing is not None]
-
-
-def _told(thing: Thing) -> tuple[int, str | None, str | None]:
-    words = thing.metadata.annotations
-    return thing.metadata.fence, words.get(labels.STATE), words.get(labels.REASON)
+    return [parts.by_kind[kind] for kind in _STATED if kind in parts.by_kind]

@@ -11,7 +11,7 @@ policy that denies, so adding one would change nothing.
 
 import hashlib
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -168,21 +168,22 @@ def shape_of(body: Body) -> str:
     return str(body["metadata"]["annotations"][labels.SHAPE])
 
 
-def combined(shapes: Mapping[str, str]) -> str:
-    """One fingerprint of the four objects' fingerprints, by kind."""
+def combined(shapes: Mapping[str, object]) -> str:
+    """One fingerprint of the objects' fingerprints, by kind."""
     return _digest(sorted(shapes.items()))
 
 
-def fingerprint(spec: SenderSpec, site: Site) -> str:
-    """What a sender of this spec is made from; its state and its replicas are no part of it."""
+def fingerprint(spec: SenderSpec, site: Site, *, without: Container[str] = ()) -> str:
+    """What a sender of this spec is made from; its state and its replicas are no part of it, nor kinds ``without``."""
     anything = Control(campaign=spec.campaign, epoch=1, may_send=False, pace=Pace(), state="paused", reason="", at=0)
     bodies = (
         service_account(spec, site),
         service(spec, site),
+        pod_disruption_budget(spec, site),
         network_policy(spec, site, anything, is_open=False),
         deployment(spec, site, anything, replicas=0),
     )
-    return combined({body["kind"]: shape_of(body) for body in bodies})
+    return combined({body["kind"]: shape_of(body) for body in bodies if body["kind"] not in without})
 
 
 def selector(spec: SenderSpec) -> dict[str, str]:

@@ -4,7 +4,7 @@ Pure: the same input gives the same steps, so the reconciler may ask as often as
 that what is, is what should be.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from k8s.cluster import CLOSED_STATES, SenderSpec, SenderStatus, kept_reason
 from policy.naming import sender_name
@@ -74,8 +74,16 @@ def desired(
         grace_s=grace_s,
         tenant=campaign.tenant if campaign else None,
         labels=tuple(sorted(campaign.labels.items())) if campaign else (),
+        record=campaign,
     )
     return Desired(spec=spec, registered=campaign is not None, control=control)
+
+
+def as_asked(wish: Desired, status: SenderStatus | None, *, most: int) -> Desired:
+    """With as many replicas as people and autoscalers ask for in the place itself, and never more than ``most``."""
+    asked = wish.spec.replicas if status is None or status.asked is None else status.asked
+    replicas = max(0, min(asked, most))
+    return wish if replicas == wish.spec.replicas else replace(wish, spec=replace(wish.spec, replicas=replicas))
 
 
 def plan(wish: Desired, status: SenderStatus | None, *, shape: str, draining_ms: int = 0) -> list[Step]:
@@ -89,11 +97,22 @@ def plan(wish: Desired, status: SenderStatus | None, *, shape: str, draining_ms:
     cut = draining_ms > spec.grace_s * 1000 + DRAIN_MARGIN_MS
     if control is not None and status is not None and control.epoch < status.epoch:
         return []  # somebody who knows more was here: wait until we know it too
-    if control is None or (not wish.registered and control.state not in CLOSED_STATES):
+    if control is None or _is_orphan(wish):
         return _orphan(spec, status, control, cut=cut)
     if control.state in CLOSED_STATES:
         return _closing(spec, control, status, cut=cut)
     return _opening(spec, control, status, shape=shape)
+
+
+def holds(wish: Desired, status: SenderStatus | None) -> Control | None:
+    """What is in force for this sender: its Control, or that it is closed because nobody vouches for it.
+
+    None when there is nothing to say: no sender, or one that obeys a newer decision than the one we know.
+    """
+    control = wish.control
+    if status is None or (control is not None and control.epoch < status.epoch):
+        return None
+    return _closing_of(wish.spec, status, control) if _is_orphan(wish) else control
 
 
 def is_urgent(control: Control | None) -> bool:
@@ -122,11 +141,18 @@ def _orphan(spec: SenderSpec, status: SenderStatus | None, control: Control | No
     """Nobody vouches for it, so it does not send; the fence stays, so that its Control can open it again."""
     if status is None or _is_shut(status):
         return []
+    return [Isolate(spec, _closing_of(spec, status, control), cut)]
+
+
+def _is_orphan(wish: Desired) -> bool:
+    return wish.control is None or (not wish.registered and wish.control.state not in CLOSED_STATES)
+
+
+def _closing_of(spec: SenderSpec, status: SenderStatus, control: Control | None) -> Control:
     epoch = max(1, status.epoch, control.epoch if control else 0)
-    closing = Control(
+    return Control(
         campaign=spec.campaign, epoch=epoch, may_send=False, pace=Pace(), state="isolated", reason=ORPHAN, at=0
     )
-    return [Isolate(spec, closing, cut)]
 
 
 def _knows(status: SenderStatus, control: Control) -> bool:

@@ -68,6 +68,21 @@ class ProcessCluster:
             await asyncio.to_thread(self._keep_all)
             self._keeping = asyncio.create_task(self._keep_on(), name="keep senders running")
 
+    def shows(self, spec: SenderSpec, control: Control, *, paused: bool) -> bool:
+        """Nothing is shown here beside the state files."""
+        return True
+
+    async def show(self, spec: SenderSpec, control: Control, *, paused: bool) -> None:
+        """Nothing to do."""
+
+    async def watch(self, changed: Callable[[str], None]) -> None:
+        """Processes are looked at by this cluster itself; nobody else is told."""
+        await asyncio.Event().wait()
+
+    def notes(self) -> Sequence[str]:
+        """It lacks nothing."""
+        return ()
+
     async def close(self) -> None:
         """Stop keeping; the processes go on."""
         if self._keeping is not None:

@@ -13,9 +13,9 @@ from typing import Protocol, assert_never
 
 import structlog
 
-from k8s.cluster import Cluster, Permanent, SenderSpec, SenderStatus, Stale, Temporary
+from k8s.cluster import Cluster, Permanent, SenderStatus, Stale, Temporary
 from k8s.metrics import Metrics
-from k8s.plan import Desired, Ensure, Isolate, Release, Retire, Step, desired, is_urgent, plan
+from k8s.plan import Desired, Ensure, Isolate, Release, Retire, Step, as_asked, desired, holds, is_urgent, plan
 from k8s.queue import WorkQueue
 from schemas.reputation import Control
 from schemas.sending import Campaign
@@ -56,6 +56,8 @@ class Habits:
 
     ``settle_s`` is the first pause before looking again at a sender that is still finishing its mail, or before
     trying again what failed; it doubles up to ``longest_pause_s`` (``longest_urgent_s`` for what stops a sender).
+    ``replicas`` is for senders of which nobody says how many; nobody gets more than ``most_replicas``, because a
+    replica without a partition sends nothing.
     """
 
     workers: int = 8
@@ -66,12 +68,14 @@ class Habits:
     pass_within_s: float = 60.0
     grace_s: int = 20
     replicas: int = 1
+    most_replicas: int = 100
 
 
 class Reconciler:
     """Makes every campaign's sender what its Control asks for.
 
-    ``now`` is the wall clock in milliseconds; ``chance`` (0 to 1) spreads retries.
+    ``now`` is the wall clock in milliseconds; ``chance`` (0 to 1) spreads retries.  ``paused``: is the brake on the
+    automation pulled?  It is only shown.
     """
 
     def __init__(
@@ -84,16 +88,16 @@ class Reconciler:
         habits: Habits | None = None,
         metrics: Metrics | None = None,
         clock: Callable[[], float] = time.monotonic,
+        paused: Callable[[], bool] = lambda: False,
     ) -> None:
         self.habits = habits or Habits()
         self.metrics = metrics or Metrics()
         self._cluster, self._truth = cluster, truth
-        self._now, self._chance, self._clock = now, chance, clock
+        self._now, self._chance, self._clock, self._paused = now, chance, clock, paused
         self._queue = WorkQueue(clock)
         self._heard: dict[str, Control] = {}  # newer than the truth, for as long as that lags behind
         self._tries: dict[str, int] = {}
         self._draining: dict[str, float] = {}
-        self._shapes: dict[str, tuple[SenderSpec, str]] = {}
         self._measured: dict[str, int] = {}  # campaign -> epoch whose time from decision to done was taken
         self._begun: dict[str, Step] = {}  # told to have begun, and not yet to be done
         self._behind: dict[str, tuple[int, int]] = {}
@@ -117,6 +121,11 @@ class Reconciler:
         self._tries.pop(campaign, None)
         self._queue.add(campaign, urgent=is_urgent(self.control(campaign)))
 
+    def wake_all(self) -> None:
+        """Something about every campaign may have changed."""
+        for campaign in self._truth.controls:
+            self.wake(campaign)
+
     def control(self, campaign: str) -> Control | None:
         """The newest Control that is known."""
         told, heard = self._truth.controls.get(campaign), self._heard.get(campaign)
@@ -135,14 +144,16 @@ class Reconciler:
             for number in range(self.habits.workers):
                 tasks.create_task(self._work(), name=f"reconcile {number}")
             tasks.create_task(self._resync_on(), name="resync")
+            tasks.create_task(self._cluster.watch(self.wake), name="watch")
 
     async def resync(self) -> None:
         """Compare all that is there with all that was decided, and ask for what differs."""
         there = {status.campaign: status for status in await self._cluster.list()}
         known = there.keys() | self._truth.campaigns.keys() | self._truth.controls.keys()
         for number, campaign in enumerate(sorted(known)):
-            self._warn_if_behind(self._wish(campaign), there.get(campaign))
-            if self._plan(campaign, there.get(campaign)):
+            wish, status = self._wish(campaign), there.get(campaign)
+            self._warn_if_behind(wish, status)
+            if self._plan(campaign, status) or not self._is_shown(wish, status):
                 self._queue.add(campaign, urgent=is_urgent(self.control(campaign)))
             if number % 50 == 49:
                 await asyncio.sleep(0)  # a thousand fingerprints must not hold up an isolation
@@ -162,13 +173,24 @@ class Reconciler:
                 self._tell([begun], before, before, is_done=True)
             else:
                 self.metrics.reconciled.labels("nothing_to_do").inc()
+            await self._show(wish, before)
             return True
         for step in steps:
             await self._act(step)
         after = await self._cluster.read(wish.spec)
         left = self._plan(campaign, after)
         self._tell(steps, before, after, is_done=not left)
+        await self._show(wish, after)
         return not left
+
+    def _is_shown(self, wish: Desired, status: SenderStatus | None) -> bool:
+        control = holds(wish, status)
+        return control is None or self._cluster.shows(wish.spec, control, paused=self._paused())
+
+    async def _show(self, wish: Desired, status: SenderStatus | None) -> None:
+        control = holds(wish, status)
+        if control is not None:
+            await self._cluster.show(wish.spec, control, paused=self._paused())
 
     async def _act(self, step: Step) -> None:
         match step:
@@ -193,15 +215,9 @@ class Reconciler:
         )
 
     def _plan(self, campaign: str, status: SenderStatus | None) -> list[Step]:
-        wish = self._wish(campaign)
-        return plan(wish, status, shape=self._shape(wish), draining_ms=self._draining_ms(campaign, status))
-
-    def _shape(self, wish: Desired) -> str:
-        spec = wish.spec
-        known = self._shapes.get(spec.campaign)
-        if known is None or known[0] != spec:
-            known = self._shapes[spec.campaign] = (spec, self._cluster.fingerprint(spec))
-        return known[1]
+        wish = as_asked(self._wish(campaign), status, most=self.habits.most_replicas)
+        shape = self._cluster.fingerprint(wish.spec)
+        return plan(wish, status, shape=shape, draining_ms=self._draining_ms(campaign, status))
 
     def _draining_ms(self, campaign: str, status: SenderStatus | None) -> int:
         if status is None or status.wanted or not status.running:

@@ -1,4 +1,4 @@
-"""A Kubernetes API server small enough to read: our five kinds, server-side apply, and every way to say no.
+"""A Kubernetes API server small enough to read: our kinds, server-side apply, watches, and every way to say no.
 
 It keeps to what a real one was seen to do: an apply makes what is missing whatever its resourceVersion says; a
 resourceVersion that is not the newest gets 409; the same apply again changes no version; replicas that are given up
@@ -31,9 +31,18 @@ KINDS = {
     "services": ("Service", "v1"),
     "serviceaccounts": ("ServiceAccount", "v1"),
     "pods": ("Pod", "v1"),
+    "poddisruptionbudgets": ("PodDisruptionBudget", "policy/v1"),
+    "campaigns": ("Campaign", "mailcordon.dev/v1alpha1"),
+    "events": ("Event", "v1"),
 }
-GROUPS = {"apps/v1": "apps", "networking.k8s.io/v1": "networking.k8s.io", "v1": ""}
-HAS_GENERATION = {"Deployment", "NetworkPolicy"}
+GROUPS = {
+    "apps/v1": "apps",
+    "networking.k8s.io/v1": "networking.k8s.io",
+    "policy/v1": "policy",
+    "mailcordon.dev/v1alpha1": "mailcordon.dev",
+    "v1": "",
+}
+HAS_GENERATION = {"Deployment", "NetworkPolicy", "PodDisruptionBudget", "Campaign"}
 
 SURROGATE = re.compile(r"(?<!\\)(?:\\\\)*\\u[dD][89abAB]")
 """Half a character as JSON escapes it: an apply is read as YAML, which knows no such escape."""
@@ -66,8 +75,9 @@ class Refusal(Exception):  # noqa: N818 - an answer
 class FakeApi:
     """The server; ``async with FakeApi() as api`` and talk to ``api.url``."""
 
-    def __init__(self, *namespaces: str, lag_s: float = 0.005, drain_s: float = 0.02) -> None:
+    def __init__(self, *namespaces: str, lag_s: float = 0.005, drain_s: float = 0.02, crd: bool = True) -> None:
         self.namespaces = set(namespaces or ("mailcordon",))
+        self.crd = crd
         self.objects: dict[tuple[str, str, str], Held] = {}  # resource, namespace, name
         self.calls: list[Called] = []
         self.allow: set[tuple[str, str, str]] | None = None  # (verb, group, resource); None: everything
@@ -81,7 +91,9 @@ class FakeApi:
         self.before_call: Callable[[Called], None] | None = None
         self._in_flight = 0
         self._refusals: deque[tuple[Callable[[Called], bool], Refusal]] = deque()
-        self._versions = itertools.count(1000)
+        self._version = 1000
+        self._gone: list[tuple[int, tuple[str, str, str], dict[str, Any]]] = []  # version, what, as it was
+        self.oldest = 0  # a watch from before this version has expired
         self._uids = itertools.count(1)
         self._drains: dict[str, float] = {}
         self._runner: web.AppRunner | None = None
@@ -90,8 +102,11 @@ class FakeApi:
 
     async def __aenter__(self) -> "FakeApi":
         app = web.Application(middlewares=[self._wrap])
-        for prefix in ("/api/v1", "/apis/apps/v1", "/apis/networking.k8s.io/v1"):
+        for version in GROUPS:
+            prefix = f"/apis/{version}" if "/" in version else f"/api/{version}"
             app.router.add_route("GET", prefix + "/namespaces/{namespace}/{resource}", self._list)
+            app.router.add_route("POST", prefix + "/namespaces/{namespace}/{resource}", self._post)
+            app.router.add_route("PATCH", prefix + "/namespaces/{namespace}/{resource}/{name}/status", self._status)
             app.router.add_route("GET", prefix + "/namespaces/{namespace}/{resource}/{name}", self._get)
             app.router.add_route("PATCH", prefix + "/namespaces/{namespace}/{resource}/{name}", self._patch)
             app.router.add_route("DELETE", prefix + "/namespaces/{namespace}/{resource}/{name}", self._delete)
@@ -143,7 +158,7 @@ class FakeApi:
 
     def remove(self, resource: str, name: str, *, namespace: str = "mailcordon") -> None:
         """Somebody else deletes an object."""
-        del self.objects[resource, namespace, name]
+        self._forget((resource, namespace, name))
 
     def snapshot(self) -> dict[tuple[str, str, str], Held]:
         """Everything that is there, to be put back by ``restore``."""
@@ -159,9 +174,13 @@ class FakeApi:
         shown = {}
         for (resource, _, name), held in sorted(self.objects.items()):
             body = held.body()
-            for key in ("resourceVersion", "uid", "generation", "managedFields"):
+            for key in ("resourceVersion", "uid", "generation", "managedFields", "creationTimestamp"):
                 body["metadata"].pop(key, None)
-            body.pop("status", None)
+            told = body.pop("status", {})
+            if held.kind == "Campaign":
+                body["conditions"] = {one["type"]: (one["status"], one["reason"]) for one in told.get("conditions", ())}
+            for key in ("firstTimestamp", "lastTimestamp", "involvedObject"):
+                body.pop(key, None)
             shown[f"{resource}/{name}"] = body
         return shown
 
@@ -208,12 +227,14 @@ class FakeApi:
             request.transport.abort()
         return self.dead
 
-    def _called(self, request: web.Request, verb: str, body: dict[str, Any] | None = None) -> tuple[str, str, str]:
+    def _called(
+        self, request: web.Request, verb: str, body: dict[str, Any] | None = None, *, sub: str = ""
+    ) -> tuple[str, str, str]:
         resource, namespace = request.match_info["resource"], request.match_info["namespace"]
-        if resource not in KINDS:
+        if resource not in KINDS or (resource == "campaigns" and not self.crd):
             raise Refusal(404, "NotFound", f"no resource {resource}")
         group = GROUPS[KINDS[resource][1]]
-        call = Called(verb, group, resource, request.match_info.get("name"), body)
+        call = Called(verb, group, f"{resource}/{sub}" if sub else resource, request.match_info.get("name"), body)
         self.calls.append(call)
         if self.before_call is not None:
             self.before_call(call)
@@ -229,20 +250,79 @@ class FakeApi:
         if self.allow is not None and (call.verb, call.group, call.resource) not in self.allow:
             raise Refusal(403, "Forbidden", f"{call.resource} is forbidden: cannot {call.verb} resource")
 
-    async def _list(self, request: web.Request) -> web.Response:
+    async def _list(self, request: web.Request) -> web.StreamResponse:
+        if request.query.get("watch") == "true":
+            return await self._watch(request)
         resource, namespace, _ = self._called(request, "list")
-        wanted = [pair.split("=", 1) for pair in request.query.get("labelSelector", "").split(",") if pair]
-        found = [
-            held.body()
-            for (of, where, _), held in sorted(self.objects.items())
-            if of == resource and where == namespace and all(_labels(held).get(key) == value for key, value in wanted)
-        ]
+        found = [held.body() for _, held in sorted(self._selected(request, resource, namespace).items())]
         start, limit = int(request.query.get("continue") or 0), int(request.query.get("limit") or 0)
         size = min(filter(None, (limit, self.page)), default=len(found))
         more = {"continue": str(start + size)} if start + size < len(found) else {}
         kind, version = KINDS[resource]
-        page = {"kind": f"{kind}List", "apiVersion": version, "metadata": more, "items": found[start : start + size]}
+        metadata = more | {"resourceVersion": str(self._version)}
+        page = {
+            "kind": f"{kind}List",
+            "apiVersion": version,
+            "metadata": metadata,
+            "items": found[start : start + size],
+        }
         return web.json_response(page)
+
+    def _selected(self, request: web.Request, resource: str, namespace: str) -> dict[tuple[str, str, str], Held]:
+        wanted = [pair.split("=", 1) for pair in request.query.get("labelSelector", "").split(",") if pair]
+        return {
+            key: held
+            for key, held in self.objects.items()
+            if key[:2] == (resource, namespace) and all(_labels(held).get(name) == value for name, value in wanted)
+        }
+
+    async def _watch(self, request: web.Request) -> web.StreamResponse:
+        resource, namespace, _ = self._called(request, "watch")
+        since = int(request.query["resourceVersion"])
+        answer = web.StreamResponse()
+        await answer.prepare(request)
+        if since < self.oldest:
+            gone = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version"}
+            await answer.write(json.dumps({"type": "ERROR", "object": gone}).encode() + b"\n")
+            return answer
+        known = {key for key, held in self._selected(request, resource, namespace).items() if held.version <= since}
+        while since >= self.oldest and not self.dead and self._manager is not None and not self._manager.done():
+            now, events = self._version, []
+            for key, held in self._selected(request, resource, namespace).items():
+                if held.version > since:
+                    events.append((held.version, "MODIFIED" if key in known else "ADDED", held.body()))
+                    known.add(key)
+            for version, key, body in self._gone:
+                if version > since and key[:2] == (resource, namespace):
+                    events.append((version, "DELETED", body))
+                    known.discard(key)
+            for _, kind, body in sorted(events, key=lambda event: event[0]):
+                await answer.write(json.dumps({"type": kind, "object": body}).encode() + b"\n")
+            since = now
+            await asyncio.sleep(0.002)
+        return answer
+
+    async def _post(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        resource, namespace, _ = self._called(request, "create", body)
+        key = (resource, namespace, body["metadata"]["name"])
+        if key in self.objects:
+            raise Refusal(409, "AlreadyExists", f'{resource} "{key[2]}" already exists')
+        held = self._new(*key)
+        held.leaves, held.version = flatten(body), self._next_version()
+        self.objects[key] = held
+        return web.json_response(held.body(), status=201)
+
+    async def _status(self, request: web.Request) -> web.Response:
+        body = json.loads(await request.text())
+        resource, namespace, name = self._called(request, "patch", body, sub="status")
+        held = self.objects.get((resource, namespace, name))
+        if held is None:
+            raise Refusal(404, "NotFound", f'{resource} "{name}" not found')
+        self._check_versions(body, held)
+        if held.status != body["status"]:
+            held.status, held.version = body["status"], self._next_version()
+        return web.json_response(held.body())
 
     async def _get(self, request: web.Request) -> web.Response:
         resource, namespace, name = self._called(request, "get")
@@ -253,8 +333,9 @@ class FakeApi:
 
     async def _delete(self, request: web.Request) -> web.Response:
         key = self._called(request, "delete")
-        if self.objects.pop(key, None) is None:
+        if key not in self.objects:
             raise Refusal(404, "NotFound", f"{key[0]} not found")
+        self._forget(key)
         return web.json_response({"kind": "Status", "status": "Success"})
 
     async def _patch(self, request: web.Request) -> web.Response:
@@ -303,11 +384,18 @@ class FakeApi:
     def _store(self, key: tuple[str, str, str], live: Held | None, after: Held) -> None:
         if live is not None and live.same_as(after):
             return
-        after.version = next(self._versions)
+        after.version = self._next_version()
         if after.kind in HAS_GENERATION:
             changed = live is None or live.spec() != after.spec()
             after.generation = (live.generation if live else 0) + changed
         self.objects[key] = after
+
+    def _next_version(self) -> int:
+        self._version += 1
+        return self._version
+
+    def _forget(self, key: tuple[str, str, str]) -> None:
+        self._gone.append((self._next_version(), key, self.objects.pop(key).body()))
 
     # Controller-manager and kubelet.
 
@@ -330,7 +418,7 @@ class FakeApi:
             if owner not in wanted:
                 self._drain(key, pod, now)
             if pod.deleted_at and not self.hold_drain and self._drains[pod.uid] <= now:
-                del self.objects[key]
+                self._forget(key)
         for (namespace, name), held in wanted.items():
             mine = [(k, p) for k, p in pods if k[1] == namespace and p.status["owner"] == name and not p.deleted_at]
             replicas = held.leaves[("spec", "replicas")]
@@ -339,21 +427,23 @@ class FakeApi:
             for _ in range(replicas - len(mine)):
                 self._start_pod(namespace, name, held)
             status = {"observedGeneration": held.generation, "replicas": replicas, "readyReplicas": replicas}
-            held.status = {field: value for field, value in status.items() if value}
+            told = {field: value for field, value in status.items() if value}
+            if held.status != told:
+                held.status, held.version = told, self._next_version()
 
     def _drain(self, key: tuple[str, str, str], pod: Held, now: float) -> None:
         if not pod.deleted_at:
             pod.deleted_at = "2026-01-01T00:00:00Z"
             self._drains[pod.uid] = now + self.drain_s
-            pod.version = next(self._versions)
+            pod.version = self._next_version()
 
     def _start_pod(self, namespace: str, owner: str, deployment: Held) -> None:
         pod = self._new("pods", namespace, "")
         pod.name = f"{owner[:50]}-{pod.uid}"
         prefix = ("spec", "template", "metadata")
         metadata = {("metadata", *path[3:]): v for path, v in deployment.leaves.items() if path[:3] == prefix}
-        pod.leaves, pod.version = metadata, next(self._versions)
-        pod.status = {"phase": "Running", "owner": owner}
+        pod.leaves, pod.version = metadata, self._next_version()
+        pod.status = {"phase": "Running", "owner": owner, "conditions": [{"type": "Ready", "status": "True"}]}
         self.objects["pods", namespace, pod.name] = pod
 
 
@@ -373,6 +463,8 @@ def _defaults(kind: str, body: dict[str, Any]) -> Leaves:
             return {("spec", "replicas"): 1, ("spec", "progressDeadlineSeconds"): 600, **pulls}
         case "Service":
             return {("spec", "clusterIP"): "10.0.0.1", ("spec", "sessionAffinity"): "None"}
+        case "Campaign":
+            return {("spec", "replicas"): 1, ("spec", "origin"): "Resource"}
         case _:
             return {}
 
@@ -385,7 +477,7 @@ def _check_shape(body: dict[str, Any], held: Held) -> None:
         raise Refusal(400, "BadRequest", "the name of the object does not match the name on the URL")
     if held.kind == "Deployment" and not body.get("spec", {}).get("template", {}).get("spec", {}).get("containers"):
         raise Refusal(422, "Invalid", "Deployment is invalid: spec.template.spec.containers: Required value")
-    if unknown := unknown_fields(body):
+    if held.kind != "Campaign" and (unknown := unknown_fields(body)):
         raise Refusal(400, "BadRequest", f"strict decoding error: unknown field {unknown}")
 
 

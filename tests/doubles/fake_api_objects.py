@@ -47,7 +47,7 @@ def unflatten(leaves: Leaves) -> dict[str, Any]:
 
 
 def _flatten(value: Any, path: Path, kind: str, leaves: Leaves) -> None:
-    if isinstance(value, dict) and value:
+    if isinstance(value, dict) and value and not (kind == "Campaign" and path[:1] == ("spec",) and len(path) == 2):
         for key, one in value.items():
             _flatten(one, (*path, key), kind, leaves)
         return

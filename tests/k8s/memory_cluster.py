@@ -14,6 +14,8 @@ class World:
     """What outlives a controller."""
 
     senders: dict[str, SenderStatus] = field(default_factory=dict)
+    shown: dict[str, tuple[str, int, bool, int]] = field(default_factory=dict)
+    said: list[tuple[str, int]] = field(default_factory=list)
     hold_drain: bool = False
 
 
@@ -30,6 +32,7 @@ class MemoryCluster:
         self.trouble: Callable[[str, str], None] = lambda *_: None
         self.now_acting: set[str] = set()
         self.overlaps = 0
+        self.changed: Callable[[str], None] = lambda _: None
 
     def fingerprint(self, spec: SenderSpec) -> str:
         return f"shape of {spec.name} x{spec.replicas} {spec.labels}"
@@ -59,6 +62,29 @@ class MemoryCluster:
 
     async def retire(self, spec: SenderSpec, control: Control, *, cut: bool = False) -> None:
         await self._act("retire", spec, control, replicas=0, cut=cut)
+
+    def shows(self, spec: SenderSpec, control: Control, *, paused: bool) -> bool:
+        return self.world.shown.get(spec.campaign) == self._shown(spec, control, paused=paused)
+
+    async def show(self, spec: SenderSpec, control: Control, *, paused: bool) -> None:
+        if self.shows(spec, control, paused=paused):
+            return
+        self.trouble("show", spec.campaign)
+        before = self.world.shown.get(spec.campaign)
+        if before is None or before[1] < control.epoch:
+            self.world.said.append((spec.campaign, control.epoch))
+        self.world.shown[spec.campaign] = self._shown(spec, control, paused=paused)
+
+    def _shown(self, spec: SenderSpec, control: Control, *, paused: bool) -> tuple[str, int, bool, int]:
+        there = self.world.senders.get(spec.name)
+        return control.state, control.epoch, paused, 0 if there is None else there.running
+
+    async def watch(self, changed: Callable[[str], None]) -> None:
+        self.changed = changed
+        await asyncio.Event().wait()
+
+    def notes(self) -> Sequence[str]:
+        return ()
 
     async def close(self) -> None:
         pass

@@ -73,7 +73,12 @@ def patched(api: FakeApi) -> list[str]:
 
 
 def versions(api: FakeApi) -> dict[tuple[str, str, str], int]:
-    return {key: held.version for key, held in api.objects.items() if key[0] != "pods"}
+    """What changes when anybody writes; the status of a Deployment is its controller's."""
+    return {
+        key: held.generation if key[0] == "deployments" else held.version
+        for key, held in api.objects.items()
+        if key[0] != "pods"
+    }
 
 
 # What is said.
@@ -92,8 +97,9 @@ def test_an_apply_says_the_same_as_yaml_and_as_json(text: str) -> None:
 async def test_the_way_out_is_there_before_the_pods(api: FakeApi, cluster: KubernetesCluster) -> None:
     await cluster.ensure(spec(), control())
 
-    assert patched(api)[2:] == ["networkpolicies", "deployments"]
-    assert set(patched(api)[:2]) == {"serviceaccounts", "services"}
+    assert patched(api)[4:] == ["networkpolicies", "deployments"]
+    assert set(patched(api)[1:4]) == {"serviceaccounts", "services", "poddisruptionbudgets"}
+    assert patched(api)[0] == "campaigns", "the guard knows of it before anything starts"
 
 
 async def test_a_release_opens_the_way_out_before_it_starts_pods(api: FakeApi, cluster: KubernetesCluster) -> None:
@@ -117,7 +123,7 @@ async def test_an_isolation_stops_the_pods_before_it_closes_the_way_out(
 
     await isolated(cluster)
 
-    assert patched(api)[0] == "deployments"
+    assert patched(api)[:2] == ["campaigns", "deployments"], "the guard is armed first"
     assert patched(api)[-1] == "networkpolicies"
     assert patched(api).count("networkpolicies") == 1
 
@@ -129,7 +135,7 @@ async def test_a_cut_closes_the_way_out_first(api: FakeApi, cluster: KubernetesC
 
     await cluster.isolate(spec(), control("isolated", epoch=2), cut=True)
 
-    assert patched(api) == ["networkpolicies", "deployments"]
+    assert patched(api) == ["campaigns", "networkpolicies", "deployments"]
 
 
 async def test_no_pods_yet_is_not_no_pods(api: FakeApi, cluster: KubernetesCluster) -> None:
@@ -223,7 +229,7 @@ async def test_a_new_controller_looks_once_at_what_it_did_not_make(api: FakeApi,
     await second.close()
 
 
-@pytest.mark.parametrize("lost", ["deployments", "networkpolicies"])
+@pytest.mark.parametrize("lost", ["campaigns", "deployments", "networkpolicies"])
 async def test_a_deleted_part_does_not_take_the_fence_along(
     api: FakeApi, cluster: KubernetesCluster, lost: str
 ) -> None:
@@ -236,7 +242,9 @@ async def test_a_deleted_part_does_not_take_the_fence_along(
     assert (lost, "mailcordon", NAME) not in api.objects
 
 
-@pytest.mark.parametrize("lost", ["deployments", "networkpolicies", "services", "serviceaccounts"])
+@pytest.mark.parametrize(
+    "lost", ["campaigns", "deployments", "networkpolicies", "services", "serviceaccounts", "poddisruptionbudgets"]
+)
 async def test_a_deleted_part_is_made_again(api: FakeApi, cluster: KubernetesCluster, lost: str) -> None:
     await cluster.ensure(spec(), control())
     before = api.state()
@@ -289,10 +297,10 @@ async def test_a_newer_decision_that_makes_the_object_first_wins(api: FakeApi, c
 
     first = asyncio.create_task(isolate_first())
 
-    async def late_apply(edge: Api, call: object, answer: object, **arguments: object) -> object:
+    async def late_apply(edge: Api, *call: object, **arguments: object) -> object:
         if edge is cluster._api and "body" in arguments:
             await first
-        return await slow(edge, call, answer, **arguments)  # type: ignore[arg-type]  # passed through
+        return await slow(edge, *call, **arguments)  # type: ignore[arg-type]  # passed through
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Api, "_call", late_apply)
@@ -498,8 +506,10 @@ async def test_a_list_costs_one_call_per_kind(api: FakeApi, cluster: KubernetesC
     await cluster.list()
 
     assert sorted(call.resource for call in api.calls) == [
+        "campaigns",
         "deployments",
         "networkpolicies",
+        "poddisruptionbudgets",
         "pods",
         "serviceaccounts",
         "services",

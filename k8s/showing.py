@@ -1,0 +1,97 @@
+"""What people see of a decision in Kubernetes: the Campaign's status, and one Event.
+
+Pure.  The status also keeps two things for the next controller: how each part was left, so that it need not apply a
+thousand unchanged ones, and which decision was announced, so that none is twice.
+"""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from k8s import conditions
+from k8s.cluster import CLOSED_STATES, SenderSpec, SenderStatus, kept_reason
+from k8s.objects import Condition, Thing
+from k8s.patches import Body, Site
+from k8s.resource import API_VERSION, KIND, status_body
+from k8s.times import rfc3339
+from schemas.reputation import Control
+
+COMPONENT = "mailcordon-controller"
+
+_MOST_NOTE = 1024
+_HARSH = CLOSED_STATES | {"paused", "throttled"}
+
+
+def shown(
+    spec: SenderSpec,
+    site: Site,
+    control: Control,
+    status: SenderStatus | None,
+    live: Thing,
+    *,
+    left: Mapping[str, str],
+    now: int,
+    paused: bool,
+) -> Body:
+    """The whole status of a Campaign; ``left`` is by kind how each part was left."""
+    asked = live.spec.egress
+    body = status_body(
+        spec,
+        site,
+        status,
+        control,
+        observed_generation=live.metadata.generation,
+        now=now,
+        ready=0 if status is None else status.ready,
+        replicas=1 if live.spec.replicas is None else live.spec.replicas,
+        egress_address=asked.get("address") if isinstance(asked, dict) else None,
+        automation_paused=paused,
+        dry_run=spec.record is not None and spec.record.dry_run,
+        before=[_told(one) for one in live.status.conditions if one.last_transition_time],
+        name=live.metadata.name,
+    )
+    body["status"] |= {"parts": dict(left), "announcedEpoch": max(control.epoch, live.status.announced_epoch)}
+    return body
+
+
+def is_shown(body: Body, live: Thing) -> bool:
+    """Does a Campaign say all of this already?"""
+    there = msgspec.to_builtins(live.status)
+    return all(there.get(field) == value for field, value in body["status"].items())
+
+
+def event_body(control: Control, live: Thing, *, namespace: str, now: int) -> Body:
+    """The Event of a decision about a Campaign; the same for whoever writes it."""
+    at = rfc3339(now)[:-5] + "Z"  # the legacy fields have whole seconds
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": f"{live.metadata.name}.{control.epoch}", "namespace": namespace},
+        "involvedObject": {
+            "apiVersion": API_VERSION,
+            "kind": KIND,
+            "name": live.metadata.name,
+            "namespace": namespace,
+            "uid": live.metadata.uid,
+        },
+        "reason": _reason(control, live),
+        "message": kept_reason(control)[:_MOST_NOTE] or control.state,
+        "type": "Warning" if control.state in _HARSH else "Normal",
+        "firstTimestamp": at,
+        "lastTimestamp": at,
+        "count": 1,
+        "source": {"component": COMPONENT},
+        "reportingComponent": COMPONENT,
+        "reportingInstance": COMPONENT,
+    }
+
+
+def _reason(control: Control, live: Thing) -> str:
+    """The state's name, or Released for one that was closed until now."""
+    was = next((one for one in live.status.conditions if one.type == "Isolated"), None)
+    was_closed = was is not None and (was.status == "True" or was.reason == "Draining")
+    return "Released" if was_closed and control.state not in CLOSED_STATES else control.state.capitalize()
+
+
+def _told(one: Condition) -> conditions.Condition:
+    return msgspec.convert(msgspec.to_builtins(one), conditions.Condition)
