@@ -35,6 +35,7 @@ _WHERE = {
     "export": "cli.export:export",
     "dead-letters": "cli.dead_letters:dead_letters",
     "egress": "cli.egress:egress",
+    "install": "cli.install:install",
     "manifests": "cli.manifests:manifests",
     "topics": "cli.topics:topics",
     "settings": "cli.topics:settings",
