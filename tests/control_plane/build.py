@@ -123,7 +123,7 @@ def _followed(command: list[str], output: Path, say: Say) -> list[str]:
                 except subprocess.TimeoutExpired:
                     lines = output.read_text(errors="replace").splitlines()
                     compiled = sum(not line.startswith("go: ") for line in lines)
-                    say(f"  {time.monotonic() - began:4.0f} s: {compiled} of about 1,500 packages compiled")
+                    say(f"  {time.monotonic() - began:4.0f} s: {compiled} of about 2,700 packages compiled")
         finally:
             process.kill()
             process.wait()

@@ -18,9 +18,10 @@ from tests.control_plane.pod_words import (
     Sources,
     Unplayable,
     Words,
-    environment_of,
+    expanded,
     here,
     needed_objects,
+    variables_of,
     wanted_command,
 )
 from tests.control_plane.rest import Rest
@@ -138,13 +139,14 @@ class PodLife:
         for spec, one in self._pairs():
             mounted = volumes.mounts(spec, there)
             words = Words(mounted, here(self.address))
-            environment = self._surroundings(mounted) | environment_of(spec, sources, words)
+            variables = variables_of(spec, sources)
+            environment = self._surroundings(mounted) | {key: words.placed(text) for key, text in variables.items()}
             if one.is_played:
                 command = None
             else:
                 entry_point = self._ground.images.get(bare(one.image))
                 head, tail = wanted_command(spec, entry_point, one.image)
-                command = [*head, *(words.read(word, environment) for word in tail)]
+                command = [*head, *(words.placed(expanded(word, variables)) for word in tail)]
             orders[one.name] = self._order(spec, command, environment, words)
         return orders
 

@@ -40,10 +40,6 @@ class Words:
     mounts: Mapping[str, Path] = field(default_factory=dict)
     address: str = "127.0.0.1"
 
-    def read(self, text: str, environment: Mapping[str, str]) -> str:
-        """Expand references to variables, then put paths and addresses where they are here."""
-        return self.placed(expanded(text, environment))
-
     def placed(self, text: str) -> str:
         """Paths and addresses of the pod as paths and addresses of this machine."""
         text = _EVERYWHERE.sub(f"{self.address}:", text)
@@ -62,8 +58,11 @@ def expanded(text: str, environment: Mapping[str, str]) -> str:
     return _REFERENCE.sub(value, text)
 
 
-def environment_of(container: Pod, sources: "Sources", words: Words) -> dict[str, str]:
-    """The variables of a container: first those of whole ConfigMaps and Secrets, then single ones, later ones count."""
+def variables_of(container: Pod, sources: "Sources") -> dict[str, str]:
+    """The variables of a container: first those of whole ConfigMaps and Secrets, then single ones, later ones count.
+
+    Nothing is placed yet: arguments may refer to them, and a path that is placed twice is a wrong one.
+    """
     variables: dict[str, str] = {}
     for one in container.get("envFrom") or ():
         prefix = one.get("prefix") or ""
@@ -71,12 +70,11 @@ def environment_of(container: Pod, sources: "Sources", words: Words) -> dict[str
             if reference:
                 found = sources.keys(kind, reference["name"], optional=bool(reference.get("optional")))
                 variables |= {prefix + name: value.decode() for name, value in found.items()}
-    variables = {name: words.placed(value) for name, value in variables.items()}
     for one in container.get("env") or ():
         if "valueFrom" not in one:
-            variables[one["name"]] = words.read(one.get("value") or "", variables)
+            variables[one["name"]] = expanded(one.get("value") or "", variables)
         elif (value := _from(one["valueFrom"], sources)) is not None:
-            variables[one["name"]] = words.placed(value)
+            variables[one["name"]] = value
     return variables
 
 
