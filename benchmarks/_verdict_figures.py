@@ -23,6 +23,7 @@ Z_OF_ALPHA = 3.090232306167813
 TENTH = 10
 CHUNK = 20
 CALIBRATED = "wilson_calibrated"
+BURSTS = {"mailcordon_burst_1": 1, "mailcordon_burst_20": 20}
 BASELINES = ("ratio_1000", CALIBRATED)
 LOOKS = 20_000
 STEADY = [f"{one:.1f}" for one in suite.BELOW]
@@ -132,6 +133,7 @@ def rules(metric: str, z: float) -> list[Rule]:
     limit = limit_of(metric)
     return [
         Ours(metric),
+        *(Ours(metric, name=name, limits=Limits(burst=burst)) for name, burst in BURSTS.items()),
         Ratio(limit, 200),
         Ratio(limit, 1_000),
         Ratio(limit, 2_000),
@@ -157,10 +159,10 @@ def _rest(pool: ProcessPoolExecutor, metric: str, all_rules: Sequence[Rule], siz
     found: Found = {}
     for rule in all_rules:
         name = rule.name
-        many = name in ("mailcordon", CALIBRATED)
+        many = name in ("mailcordon", CALIBRATED, *BURSTS)
         for kind in suite.below(limit):
             if name != "mailcordon" or kind not in STEADY:
-                days = size.days if many and kind in STEADY else max(suite.DAYS_EACH, size.days // TENTH)
+                days = size.days if many else max(suite.DAYS_EACH, size.days // TENTH)
                 found["false", name, kind] = _all(pool, _False(rule, metric, kind, size), days // 2)
         for kind in suite.chases(limit):
             found["wait", name, kind] = _all(pool, _Wait(rule, metric, kind, size), size.runs)
@@ -191,6 +193,7 @@ def _of_metric(z: float, ours: dict[str, Falses], found: Found) -> Json:
         "false_per_1000_days": _picked(false, STEADY, _per_1000),
         "throttled_per_1000_days": {kind: _per_1000_slowed(false["mailcordon"][kind]) for kind in STEADY},
         "bursts_per_1000_days": _picked(false, in_bursts, _per_1000),
+        "throttled_in_bursts_per_1000_days": {kind: _per_1000_slowed(false["mailcordon"][kind]) for kind in in_bursts},
         "false_days": _picked(false, [*STEADY, *in_bursts], lambda one: [one.stopped, one.days]),
         "mails_to_isolation": _picked(waits, above, lambda one: _quantiles(one.stopped)),
         "mails_to_throttling": {kind: _quantiles(waits["mailcordon"][kind].slowed) for kind in above},

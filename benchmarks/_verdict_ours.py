@@ -19,6 +19,7 @@ from schemas.sending import Campaign, Limits, Mailbox, Pace
 
 METRICS = ("hard_bounce", "complaint", "trap_hit")
 SCOPE = "campaign:simulated"
+SHIPPED = Limits()
 _SPANS = [(WINDOWS_MIN[name], weight) for name, weight in WEIGHTS.items()]
 _REST = 1 - sum(WEIGHTS.values())
 
@@ -30,20 +31,21 @@ _SURELY_QUIET = [
 ]
 
 
-def campaign_of(per_minute: float) -> Campaign:
-    """A campaign with the limits that we ship, except that single pristine hits are judged like others."""
+def campaign_of(per_minute: float, limits: Limits) -> Campaign:
+    """A campaign in which single pristine hits are judged like others."""
     return Campaign(
         campaign="simulated",
         from_=Mailbox(address="news@example.com"),
         return_path_domain="bounces.example.com",
         pace=Pace(per_second=per_minute / 60),
+        limits=limits,
         pristine_trap="judge",
     )
 
 
 def limit_of(metric: str) -> float:
     """The limit that we ship."""
-    return float(getattr(Limits(), metric))
+    return float(getattr(SHIPPED, metric))
 
 
 def counts_of(metric: str, events: int, trials: int) -> Counts:
@@ -61,16 +63,17 @@ def counts_of(metric: str, events: int, trials: int) -> Counts:
 
 @dataclass(frozen=True, slots=True)
 class Ours:
-    """The rule; with ``at_every_look`` nothing is left out."""
+    """The rule, by the limits that we ship unless others are given; with ``at_every_look`` nothing is left out."""
 
     metric: str
     at_every_look: bool = False
     name: str = "mailcordon"
     marks: tuple[int, ...] = ()
+    limits: Limits = SHIPPED
 
     def begin(self, per_minute: float) -> "OurJudge":
         """A campaign that nobody knows yet."""
-        return OurJudge(self.metric, campaign_of(per_minute), at_every_look=self.at_every_look)
+        return OurJudge(self.metric, campaign_of(per_minute, self.limits), at_every_look=self.at_every_look)
 
 
 class OurJudge:

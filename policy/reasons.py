@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from policy.bursts import Rest
 from policy.counts import trap_events
 from schemas.reputation import Command, Counts, RatesSnapshot, Reference, State, Verdict
 
@@ -129,10 +130,12 @@ def evidence_of(
     rates: RatesSnapshot,
     windows: Mapping[str, Counts],
     judged: Judged,
+    rest: Rest | None = None,
 ) -> Evidence:
     """Everything that one needs to check a decision, or to make it again.
 
     ``counts`` are all that the window holds, ``windows`` what was held against the scope, without zeros.
+    ``without_burst`` is what is left of a breach when one burst counts once (:mod:`policy.bursts`).
     """
     counts = rates.windows.get(verdict.window)
     recent = [one for one in rates.recent if one.kind in (metric, None)]
@@ -146,6 +149,7 @@ def evidence_of(
         "interval": [verdict.low, verdict.high],
         "limit": verdict.limit,
         "e_value": verdict.evidence,
+        "without_burst": None if rest is None else rest._asdict(),
         "counts": None if counts is None else msgspec.to_builtins(counts),
         "windows": {name: _without_zeros(one) for name, one in windows.items()},
         "judged": {"state": judged.state, "since": judged.since, "e_values": dict(judged.e_values)},

@@ -5,6 +5,7 @@ from functools import partial
 
 import msgspec
 
+from policy.bursts import ALL_OF_IT, Rest, without_burst
 from policy.reasons import Evidence, Judged, evidence_of, of_pristine_trap, of_recovery, of_traps, of_verdict, planted
 from policy.standing import Standing, in_favour
 from policy.transitions import Signal
@@ -60,12 +61,13 @@ def in_rates(
             reason = of_pristine_trap(hits, planted(rates.recent, "pristine"))
             found.append(Found("pristine_trap", "trap_hit", "pristine_trap", reason, evidence))
     for metric, verdict in answers.items():
+        rest: Rest | None = None
         if verdict.answer == "breach":
-            signal, addition = _breach(standing, now, metric, verdict, campaign.limits)
-            if metric == "trap_hit" and signal != "breach":
-                signal, addition = _breach_of_traps(
-                    standing, now, isolating_traps(windows, campaign.limits), campaign.limits
-                )
+            rest = without_burst(metric, verdict, windows, campaign.limits)
+            if metric == "trap_hit":
+                signal, addition = _breach_of_traps(standing, now, verdict, windows, campaign.limits, rest)
+            else:
+                signal, addition = _breach(standing, now, metric, verdict, campaign.limits, rest)
         elif verdict.evidence >= WARNING:
             signal, addition = "warning", "; not yet a breach"
         else:
@@ -74,7 +76,7 @@ def in_rates(
             reason = of_traps(verdict, windows, planted(rates.recent), addition)
         else:
             reason = of_verdict(metric, verdict, addition)
-        evidence = partial(evidence_of, metric, metric, verdict, rates, windows, _judged(standing))
+        evidence = partial(evidence_of, metric, metric, verdict, rates, windows, _judged(standing), rest)
         found.append(Found(signal, metric, metric, reason, evidence))
     return found
 
@@ -83,21 +85,30 @@ def _judged(standing: Standing) -> Judged:
     return Judged(state=standing.judged, since=standing.since, e_values=standing.evidence)
 
 
-def _breach(standing: Standing, now: int, metric: str, verdict: Verdict, limits: Limits) -> tuple[Signal, str]:
+def _breach(
+    standing: Standing, now: int, metric: str, verdict: Verdict, limits: Limits, rest: Rest
+) -> tuple[Signal, str]:
     is_block = metric == "block"
     is_surely_twice = limits.judging == "sequential" and verdict.low >= 2 * verdict.limit
-    if verdict.evidence >= GRAVE or is_surely_twice:
+    is_grave = verdict.evidence >= GRAVE or is_surely_twice
+    if is_grave and rest.stands:
         return "grave_block" if is_block else "grave", "; beyond doubt"
     has_grown = verdict.evidence > standing.evidence.get(metric, 0.0)
-    if standing.judged == "throttled" and now - standing.since >= DWELL_MS and has_grown:
+    if standing.judged == "throttled" and now - standing.since >= DWELL_MS and has_grown and rest.lasts:
         return "lasting_block" if is_block else "lasting", f"; it grew while throttled for {DWELL_MIN} min"
-    return "breach", ""
+    return "breach", f"; up to {rest.burst} of them may have one cause, and the rest proves too little" * is_grave
 
 
-def _breach_of_traps(standing: Standing, now: int, confirmed: Verdict, limits: Limits) -> tuple[Signal, str]:
+def _breach_of_traps(
+    standing: Standing, now: int, verdict: Verdict, windows: Mapping[str, Counts], limits: Limits, rest: Rest
+) -> tuple[Signal, str]:
     """What is only suspected, or may be a slip of somebody's hand, throttles; the rest must be enough by itself."""
+    signal, addition = _breach(standing, now, "trap_hit", verdict, limits, ALL_OF_IT)
+    if signal == "breach":
+        return signal, addition
+    confirmed = isolating_traps(windows, limits)
     if confirmed.answer == "breach":
-        return _breach(standing, now, "trap_hit", confirmed, limits)
+        return _breach(standing, now, "trap_hit", confirmed, limits, rest)
     return "breach", "; too little of it is confirmed to isolate"
 
 

@@ -36,7 +36,7 @@ WARNING = 20.0  # worth a look; a campaign at its limit gets there on one day in
 
 DECIDING = "24h"
 WEIGHTS: Mapping[str, float] = {DECIDING: 0.85, "1h": 0.075 / 24, "5m": 0.075 / 288}
-_REST = 1 - sum(WEIGHTS.values())  # the part of the budget that bets on nothing: no news is 1
+REST = 1 - sum(WEIGHTS.values())  # the part of the budget that bets on nothing: no news is 1
 _MOST = 1e300  # JSON knows no infinity
 
 _ODDS = (1.5, 2.0, 2.8, 4.5, 10.0, 32.0)
@@ -77,15 +77,16 @@ def verdicts(windows: Mapping[str, Counts], limits: Limits) -> dict[str, Verdict
 def isolating_traps(windows: Mapping[str, Counts], limits: Limits) -> Verdict:
     """The verdict on the trap hits that may isolate: confirmed ones that no slip of a hand explains."""
     if limits.judging == "fixed":
-        return _fixed(_isolating, windows, limits, limits.trap_hit)
-    return _verdict(_isolating, _seen(windows), limits.trap_hit)
+        return _fixed(isolating, windows, limits, limits.trap_hit)
+    return _verdict(isolating, _seen(windows), limits.trap_hit)
 
 
 def _fixed(of: Events, windows: Mapping[str, Counts], limits: Limits, limit: float) -> Verdict:
     return fixed_verdict(windows, limits, limit, of, interval, breach=BREACH, grave=GRAVE)
 
 
-def _isolating(counts: Counts) -> tuple[int, int]:
+def isolating(counts: Counts) -> tuple[int, int]:
+    """Events and trials of the trap hits that may isolate."""
     return isolating_trap_events(counts), max(counts.accepted, counts.trap_hit)
 
 
@@ -94,7 +95,7 @@ def _seen(windows: Mapping[str, Counts]) -> list[tuple[str, float, Counts]]:
 
 
 def _verdict(of: Events, seen: list[tuple[str, float, Counts]], limit: float) -> Verdict:
-    evidence = _REST
+    evidence = REST
     strongest = -1.0
     window, events, trials = DECIDING, 0, 0
     before, value = (-1, -1), 0.0

@@ -79,6 +79,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "judging": "`sequential`: by the evidence, after every message; `fixed`: by the bare rate",
         "min_volume": "with `fixed`: messages before anything is judged",
         "grave_factor": "with `fixed`: how many times the limit is beyond doubt",
+        "burst": "with `sequential`: events that one cause may explain; they count as one before a campaign is stopped",
     },
     "Content": {
         "campaign": _CAMPAIGN,

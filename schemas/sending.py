@@ -35,6 +35,8 @@ class Limits(Part, frozen=True, kw_only=True):
 
     ``sequential``: by the strength of the evidence, which may be looked at after every message.  ``fixed``: by the bare
     rate, as Amazon SES does it, once there are ``min_volume`` messages; ``grave_factor`` times the limit isolates.
+    ``burst``: how many events one cause may explain, such as a domain of the list that has died; what stops a campaign
+    must be proven with so many of them taken as one, what slows it down need not.  1 says that events come singly.
 
     Defaults: hard bounces 2 % (Amazon SES asks senders to stay below it), complaints 0.1 % (Google's and
     Yahoo's guidance), trap hits 0.02 % of accepted mail, blocks 5 % of attempts.
@@ -47,6 +49,7 @@ class Limits(Part, frozen=True, kw_only=True):
     judging: Judging = "sequential"
     min_volume: Annotated[int, Meta(ge=1)] = 1000
     grave_factor: Annotated[float, Meta(ge=1, le=100)] = 2.0
+    burst: Annotated[int, Meta(ge=1, le=1000)] = 6
 
 
 DomainName = Annotated[str, Meta(min_length=1, max_length=253)]
