@@ -9,7 +9,7 @@ from agents.places import site_of
 from cli.failures import WrongUse
 from cli.files import read_records
 from cli.settings import setting_options
-from k8s import labels, patches
+from k8s import labels, patches, resource
 from k8s.cluster import SenderSpec
 from k8s.egress_addresses import Network, Unsuitable, egress_objects
 from k8s.plan import desired
@@ -17,7 +17,7 @@ from policy.settings import Settings
 from schemas.reputation import Control
 from schemas.sending import Campaign, Pace
 
-_DECISION = (labels.FENCE, labels.STATE, labels.REASON, labels.SINCE)
+_DECISION = (labels.FENCE, labels.STATE, labels.REASON, labels.SINCE, labels.STOPPED)
 
 
 @click.command()
@@ -25,7 +25,7 @@ _DECISION = (labels.FENCE, labels.STATE, labels.REASON, labels.SINCE)
 @click.option(
     "--file",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="The campaign's file, for its tenant and labels; without it the objects have neither.",
+    help="The campaign's file, for its resource, tenant and labels; without it there are none.",
 )
 @click.option("--egress", type=click.Choice(get_args(Network)), help="A source address of its own, by this network.")
 @click.option(
@@ -57,7 +57,8 @@ def manifests(
     """Print the Kubernetes objects of a campaign as YAML.
 
     Without --egress: what the controller applies for it while it may send, without the decision (state, reason, fence),
-    which is the controller's own to write.  They are for reading and comparing; the controller makes them itself.
+    which is the controller's own to write.  They are for reading and comparing; the controller makes them itself.  With
+    --file the Campaign comes first, which is yours to apply if the campaign is to be made by its resource.
 
     With --egress: the object that gives the sender a source address of its own in a network of Cilium, OVN-Kubernetes
     or Antrea.  It is cluster-wide, so you apply it and not the controller.  In any other network use the egress proxy
@@ -69,11 +70,12 @@ def manifests(
       mailcordon manifests spring-sale --egress cilium --address 192.0.2.7 | kubectl apply --server-side -f -
     """
     site = site_of(settings)
-    spec = desired(campaign, _record(campaign, file), None, grace_s=settings.grace_s).spec
+    record = _record(campaign, file)
+    spec = desired(campaign, record, None, grace_s=settings.grace_s).spec
     if egress is None:
         if addresses or pool:
             raise WrongUse("--address and --pool say how --egress gives an address; name the network, --egress cilium")
-        click.echo(as_yaml(owned(spec, site)), nl=False)
+        click.echo(as_yaml([*([resource_of(spec, site, record)] if record else []), *owned(spec, site)]), nl=False)
         return
     try:
         click.echo(as_yaml(egress_objects(egress, spec, site, addresses, pool=pool)), nl=False)
@@ -81,9 +83,17 @@ def manifests(
         raise WrongUse(f"--address: {wrong}") from wrong
 
 
+def resource_of(spec: SenderSpec, site: patches.Site, record: Campaign) -> patches.Body:
+    """The campaign as a resource that a person may apply: the definition, and nothing that is the controller's."""
+    body = resource.campaign_body(spec, site, _anything(spec), record)
+    words = {key: value for key, value in body["metadata"]["labels"].items() if key not in _DECISION}
+    defined = {key: value for key, value in body["spec"].items() if key not in {"decision", "origin"}}
+    return body | {"metadata": body["metadata"] | {"labels": words}, "spec": defined}
+
+
 def owned(spec: SenderSpec, site: patches.Site) -> list[patches.Body]:
     """What a campaign that may send owns, without what only a decision says."""
-    anything = Control(campaign=spec.campaign, epoch=1, may_send=True, pace=Pace(), state="healthy", reason="", at=0)
+    anything = _anything(spec)
     bodies = [
         patches.service_account(spec, site),
         patches.service(spec, site),
@@ -92,6 +102,10 @@ def owned(spec: SenderSpec, site: patches.Site) -> list[patches.Body]:
         patches.deployment(spec, site, anything, replicas=spec.replicas),
     ]
     return [_without_decision(body) for body in bodies]
+
+
+def _anything(spec: SenderSpec) -> Control:
+    return Control(campaign=spec.campaign, epoch=1, may_send=True, pace=Pace(), state="healthy", reason="", at=0)
 
 
 def as_yaml(bodies: list[patches.Body]) -> str:

@@ -51,13 +51,18 @@ def test_what_only_a_decision_says_is_left_out() -> None:
         assert not {labels.STATE, labels.FENCE, labels.REASON, labels.SINCE} & set(words)
 
 
-def test_tenant_and_labels_come_from_the_campaigns_file(tmp_path: Path) -> None:
+def test_resource_tenant_and_labels_come_from_the_campaigns_file(tmp_path: Path) -> None:
     file = tmp_path / "campaign.json"
     file.write_text(json.dumps(RECORD), encoding="utf-8")
 
-    for one in documents("spring-sale", "--file", str(file)):
+    found = documents("spring-sale", "--file", str(file))
+
+    for one in found[1:]:
         assert one["metadata"]["labels"][labels.TENANT] == "shop"
         assert one["metadata"]["labels"][labels.label_key("team")] == "growth"
+    assert found[0]["kind"] == "Campaign"
+    assert found[0]["spec"]["tenant"] == "shop"
+    assert not {"decision", "origin", "replicas"} & set(found[0]["spec"])
     assert run("other", "--file", str(file)).exit_code == 2
 
 
