@@ -73,15 +73,15 @@ def counted(raw: bytes | None) -> Counted | Malformed:
         frame = _decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _of_whole(raw)
-    accepted = [result for result in frame.results if type(result) is Accepted]
-    if len(accepted) == len(frame.results):
-        return Counted(campaign=frame.campaign, accepted=accepted, refused=[], ledger=frame.ledger)
+    results = frame.results
+    others = [place for place, kind in enumerate(map(type, results)) if kind is not Accepted]
     refused = [
-        DeliveryResult(outcome=_OUTCOMES[type(result)], **msgspec.structs.asdict(result))
-        for result in frame.results
-        if type(result) is not Accepted
+        DeliveryResult(outcome=_OUTCOMES[type(results[place])], **msgspec.structs.asdict(results[place]))
+        for place in others
     ]
-    return Counted(campaign=frame.campaign, accepted=accepted, refused=refused, ledger=frame.ledger)
+    for place in reversed(others):  # few; what is left are those that were accepted
+        del results[place]
+    return Counted(campaign=frame.campaign, accepted=results, refused=refused, ledger=frame.ledger)
 
 
 def _of_whole(raw: bytes | None) -> Counted | Malformed:

@@ -19,6 +19,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
 from streams.admin import LEADER_MOVED, Admin, connected
+from streams.fetching import hasten
 from streams.stopping import stop
 
 log = structlog.get_logger()
@@ -126,6 +127,7 @@ class Follower:
             auto_offset_reset="earliest",
             request_timeout_ms=int(_REQUEST_TIMEOUT_S * 1000),
         )
+        hasten(consumer)
         try:
             await consumer.start()
             yield consumer

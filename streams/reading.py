@@ -8,6 +8,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from schemas.topics import TOPICS
 from streams.admin import LEADER_MOVED, Admin, admin
+from streams.fetching import hasten
 from streams.stopping import stop
 
 _LARGEST_RECORD = max(topic.max_bytes for topic in TOPICS)
@@ -32,6 +33,7 @@ async def to_the_end(
         auto_offset_reset="earliest",
         max_partition_fetch_bytes=_LARGEST_RECORD,
     )
+    hasten(consumer)
     try:
         await consumer.start()
         consumer.assign(list(ends))

@@ -25,6 +25,7 @@ from schemas.delivery import DeliveryFrame, LedgerEntry, Position
 from schemas.sending import OutboundFrame
 from schemas.topics import BY_NAME, DEAD_LETTERS, LEDGER, OUTBOUND, RESULTS
 from streams.dead_letters import dead_letter
+from streams.fetching import hasten
 from streams.producing import Producer
 
 log = structlog.get_logger()
@@ -178,6 +179,7 @@ class KafkaLedger:
                 auto_offset_reset="earliest",
                 max_partition_fetch_bytes=BY_NAME[LEDGER].max_bytes,
             )
+            hasten(consumer)
             try:
                 await _within(consumer.start(), WRITE_WITHIN_S)
                 consumer.assign([place])
@@ -258,6 +260,7 @@ class KafkaInbox:
             max_poll_interval_ms=_NEVER_IDLE_MS,
             request_timeout_ms=int((drain_s + session_s + ANSWER_WITHIN_S) * 1000),
         )
+        hasten(self._consumer)
         self._offsets: dict[int, int] = {}  # of each assigned partition, what was committed last
         self._opened: set[int] = set()
         self._sure_until = 0.0

@@ -10,6 +10,7 @@ from faust.types.transports import TransportT
 from mode import CrashingSupervisor
 from mode.utils.objects import cached_property
 
+from streams.home import partition_of
 from streams.runtime.consumer import SafeConsumer, SafeFlow
 from streams.runtime.producer import SafeProducer
 from streams.runtime.stream import SafeStream
@@ -30,6 +31,7 @@ DEFAULTS: dict[str, Any] = {
     # broker that is away before the process ends.  Faust's own 1200 s is a stopped partition.
     "producer_request_timeout": 60.0,
     "producer_max_request_size": LARGEST_RECORD,
+    "producer_partitioner": partition_of,
     # Seconds.  Commits are cheap, and what lies between two of them is repeated after a crash.
     "broker_commit_interval": 1.0,
     # Bytes of one partition in one answer.  A busy partition costs a request, and all that belongs to one, per so many.
