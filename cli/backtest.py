@@ -43,6 +43,13 @@ from schemas.topics import DECISIONS
     default=True,
     help="Obey what operators said then, or see what the policy alone would have done.",
 )
+@click.option(
+    "--start",
+    type=click.Choice(["retained", "healthy"]),
+    default="retained",
+    show_default=True,
+    help="Where campaigns stand at --from: as the decisions before it say, as far as there are any, or healthy.",
+)
 @click.option("--as-if-held", is_flag=True, help="Mail that would have been held counts in no window.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @setting_options("isolate_percent", "isolate_at_least", "rules_file", "providers", "feedback_loops")
@@ -56,6 +63,7 @@ def backtest(
     plot: Path | None,
     warm_up: str,
     obeys: bool,
+    start: str,
     as_if_held: bool,
     as_json: bool,
 ) -> None:
@@ -63,7 +71,8 @@ def backtest(
 
     The records of the past are counted and judged by the code of the workers.  For each campaign: when it would have
     been watched, throttled, paused or isolated, why, how many bad messages that would have saved and how many good
-    ones it would have held; and when it really was.  Nothing is written to Kafka.
+    ones it would have held; and when it really was.  What campaigns share (a tenant, a sending domain, an address) is
+    judged as well, and what that allows them.  Nothing is written to Kafka.
 
     Exit code 1 if lines of the input could not be read.
 
@@ -89,6 +98,7 @@ def backtest(
             since=since or 0,
             to=until,
             obeys=obeys,
+            retained=start == "retained",
             as_if_held=as_if_held,
             cap=(settings.isolate_percent / 100, settings.isolate_at_least),
         )
@@ -115,25 +125,34 @@ class Question:
     since: int
     to: int | None
     obeys: bool
+    retained: bool
     as_if_held: bool
     cap: tuple[float, int]
 
     def answered(self, campaigns: Sequence[str], *, traces: bool) -> tuple[Replay, Report]:
-        """Replay the recording, for some campaigns or (with none named) for all."""
+        """Replay the recording, and tell of some campaigns or (with none named) of all."""
         replay = Replay(
             self.first,
             what_if=self.what_if,
             judged_from=self.since,
-            only=frozenset(campaigns) or None,
+            retained=self.retained,
             obeys_commands=self.obeys,
             as_if_held=self.as_if_held,
             cap=self.cap,
-            traces=traces,
+            traced=campaigns[0] if traces else None,
         )
         bad = Bad(self.recording.bad.count, list(self.recording.bad.shown))
         found = replayed(self.recording, replay, bad, to=self.to, say=Progress("replayed"))
         is_compared = DECISIONS in self.recording.topics
-        return replay, report(replay, found, bad, is_compared=is_compared, other_topics=self.recording.other_topics)
+        made = report(
+            replay,
+            found,
+            bad,
+            only=frozenset(campaigns),
+            is_compared=is_compared,
+            other_topics=self.recording.other_topics,
+        )
+        return replay, made
 
 
 def _check_known(campaigns: Sequence[str], replay: Replay) -> None:

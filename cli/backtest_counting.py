@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
+import msgspec
+
 from agents.history import identity
 from agents.live import Live
 from agents.tally import AHEAD_MIN
@@ -111,7 +113,7 @@ class Counting:
             if one is not None and (one in self.live.ids or one in seen):
                 self.repeats += 1
                 continue
-            for minute, cells in booked_feedback([event]).items():
+            for minute, cells in booked_feedback([self._with_address(event)]).items():
                 if not oldest < minute <= latest:
                     self.left_out += 1
                     continue
@@ -140,6 +142,13 @@ class Counting:
                 fresh.append(minute)
         self.events += len(counted)
         return counted, fresh
+
+    def _with_address(self, event: FeedbackEvent) -> FeedbackEvent:
+        """With the sending address, when all mail of that minute came from one, as the tally does it."""
+        if event.ip is not None or event.sent_at is None:
+            return event
+        ip = self.live.rolling.only_address(event.sent_at // MINUTE_MS)
+        return event if ip is None else msgspec.structs.replace(event, ip=ip)
 
     def forget(self, now: int) -> None:
         """Drop what can count no more."""

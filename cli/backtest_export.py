@@ -11,7 +11,7 @@ import msgspec
 from aiokafka import ConsumerRecord
 
 from cli.backtest_records import LATEST_MS, TOPICS, Line, write_line
-from schemas.topics import BY_NAME
+from schemas.topics import BY_NAME, DECISIONS
 from streams.admin import admin
 from streams.reading import to_the_end
 
@@ -26,14 +26,15 @@ _encode = msgspec.json.Encoder().encode
 async def lines_of(bootstrap: str, *, since: int | None, to: int | None) -> AsyncIterator[Line]:
     """Every record between two times of the topics that a backtest reads, one partition after the other.
 
-    Of topics that keep the newest record of each key everything is taken, however old.
+    Of topics that keep the newest record of each key everything is taken, however old; and of the decisions, which say
+    where all stood in the beginning.
     """
     async with admin(bootstrap, within_s=WITHIN_S) as edge:
         partitions = await edge.partitions(TOPICS)
     for topic in TOPICS:
         if topic not in partitions:
             continue
-        begin = None if BY_NAME[topic].cleanup == "compact" else since
+        begin = None if topic == DECISIONS or BY_NAME[topic].cleanup == "compact" else since
         async for record in to_the_end(bootstrap, topic, within_s=WITHIN_S, since_ms=begin):
             if (begin is None or record.timestamp >= begin) and (to is None or record.timestamp <= to):
                 yield line_of(record, partitions[topic])

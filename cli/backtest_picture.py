@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from cli.backtest_replay import Tracked
 from cli.backtest_report import Report
+from cli.backtest_tracked import Tracked
 from cli.failures import WrongUse
 from policy.naming import campaign_scope
 from policy.plotting import Chart, Mark, Point, svg

@@ -18,21 +18,20 @@ TOPICS: tuple[str, ...] = (CAMPAIGNS, BRAKES, COMMANDS, RESULTS, FEEDBACK, DECIS
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="outcome", tag="accepted"):
-    """What counts of a result that was accepted; by which address it was sent makes no difference to its campaign."""
+    """What counts of a result that was accepted."""
 
     outcome: ClassVar[Outcome] = "accepted"
-    ip: ClassVar[None] = None
 
     at: Millis
     provider: str = "other"
+    ip: str | None = None
 
 
 class _Refused(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    ip: ClassVar[None] = None
-
     message_id: MessageId
     at: Millis
     provider: str = "other"
+    ip: str | None = None
     class_: str | None = msgspec.field(name="class", default=None)
 
 

@@ -8,28 +8,35 @@ reviewed every ten seconds.
 
 import heapq
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import msgspec
 
 from agents.reviews import AGAIN_MS, EVERY_S, why_again
 from agents.snapshots import EVERY_MS, is_above_limit
-from cli.backtest_counting import LENGTHS_MIN, Counting, IsHeld
-from cli.backtest_holds import Holds
+from cli.backtest_counting import LENGTHS_MIN, IsHeld
 from cli.backtest_limits import WhatIf
+from cli.backtest_priors import Borrowing
 from cli.backtest_records import LATEST_MS, Frame
+from cli.backtest_shared import Sharing
 from cli.backtest_trace import Trace
+from cli.backtest_tracked import Tracked, unknown
 from policy import ladder
 from policy.brakes import capped, is_pulled
 from policy.counts import MINUTE_MS
-from policy.judging import PROVIDER, TRIAL, judge
+from policy.judging import PROVIDER, judge
 from policy.ladder import Around, Standing
 from policy.naming import campaign_scope
+from policy.obeying import effective, in_force_since
+from policy.priors import EVERYWHERE
+from policy.retained import campaign_as_decided
+from policy.sharing import AGAIN_MS as PARTS_AGAIN_MS
+from policy.sharing import EVERY_MS as PARTS_EVERY_MS
+from policy.sharing import KINDS, Member
 from policy.transitions import TRANSITIONS
 from policy.verdicts import WARNING, verdicts
 from schemas.feedback import FeedbackEvent
 from schemas.reputation import Brake, Command, Control, Counts, Decision, RatesSnapshot
-from schemas.sending import Campaign, Mailbox
+from schemas.sending import Campaign
 from streams import panes
 
 REFUSED = "refused"
@@ -43,7 +50,7 @@ _STAYS = {
     for state, leads in TRANSITIONS.items()
     if state != "healthy" and all(to == state for signal, to in leads.items() if signal not in _COMMANDS)
 }
-_LATE, _PROVIDERS, _MINUTE, _REVIEW = range(4)  # what is due
+_LATE, _PROVIDERS, _MINUTE, _PARTS, _REVIEW = range(5)  # what is due
 _LATE_MS = 250  # how often the workers look for campaigns that wait for their second
 _PROVIDERS_MS = 5_000  # how often the workers look at single providers
 _SECOND_MS = int(EVERY_S * 1000)
@@ -51,32 +58,12 @@ _SECOND_MS = int(EVERY_S * 1000)
 Due = tuple[int, int, str]  # when, what, and for a review whose
 
 
-@dataclass(slots=True)
-class Tracked:
-    """One campaign in the replay."""
-
-    recorded: Campaign
-    campaign: Campaign  # with the limits of the what-if
-    is_known: bool
-    counting: Counting = field(default_factory=Counting)
-    standing: Standing | None = None
-    decisions: list[Decision] = field(default_factory=list)
-    really: list[Decision] = field(default_factory=list)
-    holds: Holds = field(default_factory=Holds)
-    trace: Trace | None = None
-    review_at: int | None = None
-    reviewed_at: int = 0
-    turned_away: bool = False  # the servers of some provider refuse more than a few
-    is_late: bool = False  # its results wait for their second to be judged
-    is_sorted_soon: bool = False  # its providers are looked at soon
-    forgot_at: int = 0
-
-
 class Replay:
     """Where all campaigns stand, at the time of the newest record.
 
     ``campaigns`` are the first known records: what is kept of a compacted topic held before.  What comes before
-    ``judged_from`` is counted and not judged.  ``only`` names the campaigns that are looked at.  With
+    ``judged_from`` is counted and not judged; with ``retained`` campaigns, and what they share, stand then as the real
+    decisions before say, and else they are healthy.  ``traced`` is the campaign whose verdicts are noted.  With
     ``as_if_held`` mail that would have been held counts in no window.  ``cap`` is the share of all campaigns that the
     policy may isolate within an hour, and how many at least.
     """
@@ -87,21 +74,25 @@ class Replay:
         *,
         what_if: WhatIf,
         judged_from: int = 0,
-        only: frozenset[str] | None = None,
+        retained: bool = True,
         obeys_commands: bool = True,
         as_if_held: bool = False,
         cap: tuple[float, int] = (1.0, 1),
-        traces: bool = False,
+        traced: str | None = None,
     ) -> None:
         self.tracked: dict[str, Tracked] = {}
+        self.sharing = Sharing()
+        self._borrowing = Borrowing()
         self.judged_from = judged_from
         self._first = campaigns
         self._what_if = what_if
-        self._only = only
+        self._retained = retained
         self._obeys_commands = obeys_commands
         self._as_if_held = as_if_held
         self._cap = cap
-        self._traces = traces
+        self._traced = traced
+        self._parts_at: int | None = None  # when the parts were told last; None when nobody is going to
+        self._parts_moved = False
         self._controls: dict[str, Control] = {}
         self._brakes: dict[str, Brake] = {}
         self._due: list[Due] = []
@@ -114,11 +105,11 @@ class Replay:
     def results(self, frame: Frame, partition: int, offset: int, now: int) -> None:
         """A frame of results arrives."""
         one = self._of(frame.campaign)
-        if one is None:
-            return
+        one.partition = partition
         counted = one.counting.count(frame, partition, offset, now, self._is_held(one))
         if counted.fresh:
             self._expect(frame.campaign, counted.fresh, now)
+        self._expect_parts(now)
         if counted.new and one.holds.concerns:
             one.holds.results(counted.new)
         live = one.counting.live
@@ -137,10 +128,10 @@ class Replay:
             by_campaign.setdefault(event.campaign, []).append(event)
         for name, own in by_campaign.items():
             one = self._of(name)
-            if one is None:
-                continue
+            one.partition = partition
             counted, fresh = one.counting.count_feedback(own, partition, offset, now, self._is_held(one))
             self._expect(name, fresh, now)
+            self._expect_parts(now)
             if one.holds.concerns:
                 for event in counted:
                     one.holds.feedback(event)
@@ -149,8 +140,6 @@ class Replay:
     def campaign(self, campaign: Campaign, now: int) -> None:
         """A campaign's record arrives: its limits may be others from now on."""
         one = self._of(campaign.campaign)
-        if one is None:
-            return
         one.recorded, one.campaign, one.is_known = campaign, self._what_if.applied(campaign), True
         if now >= self.judged_from:
             self._review(one, now)
@@ -161,10 +150,8 @@ class Replay:
         """An operator's command arrives; what the workers told each other is not replayed."""
         if command.by == "policy" or command.scope != campaign_scope(command.campaign):
             return
-        one = self._of(command.campaign)
-        if one is None or not self._obeys_commands or now < self.judged_from:
-            return
-        self._judge(one, now, command=command)
+        if self._obeys_commands and now >= self.judged_from:
+            self._judge(self._of(command.campaign), now, command=command)
 
     def brake(self, brake: Brake) -> None:
         """A brake is pulled or let go."""
@@ -172,15 +159,30 @@ class Replay:
             self._brakes[brake.brake] = brake
 
     def decision(self, decision: Decision) -> None:
-        """What was really decided."""
+        """What was really decided: to compare with, or where all begins."""
+        if decision.at > LATEST_MS or decision.rule == REFUSED:
+            return
         scope = campaign_scope(decision.campaign)
-        if decision.scope != scope and not decision.scope.startswith(f"{scope}/"):  # of what several campaigns share
-            return
-        one = self._of(decision.campaign)
-        if one is None or not self.judged_from <= decision.at <= LATEST_MS or decision.rule == REFUSED:
-            return
-        if all((known.scope, known.epoch) != (decision.scope, decision.epoch) for known in one.really):
-            one.really.append(decision)
+        if decision.at < self.judged_from:
+            if self._retained:
+                self._begin_with(scope, decision)
+        elif decision.scope.startswith(KINDS):
+            self.sharing.decided(decision)
+        elif decision.scope == scope or decision.scope.startswith(f"{scope}/"):
+            one = self._of(decision.campaign)
+            if all((known.scope, known.epoch) != (decision.scope, decision.epoch) for known in one.really):
+                one.really.append(decision)
+
+    def _begin_with(self, scope: str, decision: Decision) -> None:
+        if decision.scope.startswith(KINDS):
+            self.sharing.begin_with(decision)
+        elif decision.scope == scope or decision.scope.startswith(f"{scope}/"):
+            one = self._of(decision.campaign)
+            seen = self._rates(one, max(decision.at, self._now or 0)) if one.counting.results else None
+            standing = campaign_as_decided(one.standing, scope, decision, seen)
+            self._stands(one, standing, self.judged_from)
+            self._enter(one, standing, self.judged_from)
+            self.sharing.knows(decision, standing)
 
     def advance(self, now: int) -> None:
         """Let time pass: whatever is due until ``now`` happens, each at its own time.
@@ -204,6 +206,8 @@ class Replay:
                     self._look(self.tracked[name], at)
             elif kind == _PROVIDERS:
                 self._sort_out(self.tracked[name], at)
+            elif kind == _PARTS:
+                self._tell_parts(at)
             else:
                 for campaign in sorted(self._minutes.pop(at // MINUTE_MS)):
                     self._moved(self.tracked[campaign], at)
@@ -222,6 +226,7 @@ class Replay:
         """A minute that counts has entered a window of the campaign, or left it."""
         if one.counting.windows(now) != one.counting.live.published:
             self._look(one, now)
+            self._expect_parts(now)
         minute = now // MINUTE_MS
         if minute - one.forgot_at >= FORGET_EVERY_MIN:
             one.forgot_at = minute
@@ -229,21 +234,36 @@ class Replay:
 
     def _look(self, one: Tracked, now: int) -> None:
         """Judge a campaign by its windows as they are now."""
-        windows = one.counting.windows(now)
-        one.counting.live.published, one.counting.live.published_at, one.is_late = windows, now, False
+        live = one.counting.live
+        live.published, live.published_at, one.is_late = one.counting.windows(now), now, False
         if now < self.judged_from:
+            if one.standing is not None:
+                self._follow(one, one.standing, now)
             return
-        found = verdicts(windows, one.campaign.limits)
-        rates = RatesSnapshot(
+        rates = self._rates(one, now)
+        if one.trace is not None:
+            one.trace.add(now, rates.verdicts)
+        self._judge(one, now, rates=rates)
+
+    def _follow(self, one: Tracked, standing: Standing, now: int) -> None:
+        """Remember what rates say before the beginning, as the workers did; what they decided then is known."""
+        scope = campaign_scope(one.campaign.campaign)
+        after, decisions = judge(standing, scope=scope, campaign=one.campaign, now=now, rates=self._rates(one, now))
+        if not decisions:
+            one.standing = after
+
+    def _rates(self, one: Tracked, now: int) -> RatesSnapshot:
+        windows = one.counting.windows(now)
+        priors = self._borrowing.priors(one, self.tracked, now)
+        found = verdicts(windows, one.campaign.limits, priors.get(EVERYWHERE, {}))
+        return RatesSnapshot(
             scope=campaign_scope(one.campaign.campaign),
             at=now,
             windows=windows,
             verdicts=found,
             providers=self._by_provider(one, found["block"].evidence, windows["24h"].block, now),
+            priors=priors,
         )
-        if one.trace is not None:
-            one.trace.add(now, rates.verdicts)
-        self._judge(one, now, rates=rates)
 
     def _by_provider(self, one: Tracked, evidence: float, blocks: int, now: int) -> dict[str, dict[str, Counts]]:
         """The windows of single providers, when some turn the campaign away or are judged by themselves."""
@@ -299,15 +319,51 @@ class Replay:
         for decision in decisions:
             one.decisions.append(decision)
             part = decision.scope.removeprefix(scope)
-            if (not decision.dry_run or one.campaign.dry_run) and not part.startswith(TRIAL):
-                one.holds.enter(decision.to, now, part.removeprefix(PROVIDER) or None)
+            if decision.dry_run and not one.campaign.dry_run:
+                continue
+            if part.startswith(PROVIDER):
+                one.holds.enter(decision.to, now, part.removeprefix(PROVIDER))
+            elif not part:
+                self._enter(one, after, now)
         if one.standing is None or decisions or command is not None:
-            control = self._controls[name] = ladder.control(after, one.campaign, after.since)
-            if why_again(control) is None:
-                one.review_at = None
-            else:
-                self._ask(one, _next_review(one, now if self._ticks else now + 1))
+            self._stands(one, after, now)
         one.standing = after
+
+    def _enter(self, one: Tracked, standing: Standing, now: int) -> None:
+        """From now on this holds of a campaign; of one in dry run, this would hold."""
+        one.holds.enter(standing.judged if one.campaign.dry_run else effective(standing), now)
+
+    def _stands(self, one: Tracked, standing: Standing, now: int) -> None:
+        """Say what its sender may do, and when to look at it again."""
+        one.standing = standing
+        control = ladder.control(standing, one.campaign, in_force_since(standing))
+        self._controls[one.campaign.campaign] = control
+        self._parts_moved = True
+        if why_again(control) is None:
+            one.review_at = None
+        else:
+            self._ask(one, _next_review(one, now if self._ticks else now + 1))
+
+    def _tell_parts(self, now: int) -> None:
+        """Judge what campaigns share, and tell them what it allows; when nothing moves, once a minute is enough."""
+        if not self._parts_moved and self._parts_at is not None and now - self._parts_at < PARTS_AGAIN_MS:
+            heapq.heappush(self._due, (now + PARTS_EVERY_MS, _PARTS, ""))
+            return
+        self._parts_moved, self._parts_at = False, now
+        known = {name: one for name, one in self.tracked.items() if one.is_known}
+        members = (
+            Member(one.campaign, self._controls.get(name), one.counting.live.rolling, one.partition)
+            for name, one in known.items()
+        )
+        campaigns = {name: one.campaign for name, one in known.items()}
+        is_stopped = is_pulled(self._brakes, "automation")
+        commands, is_quiet = self.sharing.look(members, campaigns, now=now, is_stopped=is_stopped)
+        for command in commands:
+            self._judge(self.tracked[command.campaign], now, command=command)
+        if is_quiet:
+            self._parts_at = None
+        else:
+            heapq.heappush(self._due, (now + PARTS_EVERY_MS, _PARTS, ""))
 
     def _around(self, name: str, decisions: Sequence[Decision], now: int, around: Around) -> Around:
         """The policy isolates only so many campaigns an hour."""
@@ -320,6 +376,13 @@ class Replay:
     def _ask(self, one: Tracked, at: int) -> None:
         one.review_at = at
         heapq.heappush(self._due, (at, _REVIEW, one.campaign.campaign))
+
+    def _expect_parts(self, now: int) -> None:
+        """What campaigns share has moved: its parts are told at the next round ten seconds."""
+        self._parts_moved = True
+        if self._parts_at is None:
+            self._parts_at = max(now, self.judged_from - 1)
+            heapq.heappush(self._due, ((self._parts_at // PARTS_EVERY_MS + 1) * PARTS_EVERY_MS, _PARTS, ""))
 
     def _expect(self, name: str, fresh: Sequence[int], now: int) -> None:
         """Counts of these minutes will enter windows, if they lie ahead, and leave them."""
@@ -335,23 +398,15 @@ class Replay:
                     heapq.heappush(self._due, (due * MINUTE_MS, _MINUTE, ""))
                 names.add(name)
 
-    def _of(self, name: str) -> Tracked | None:
+    def _of(self, name: str) -> Tracked:
         one = self.tracked.get(name)
         if one is None:
-            if self._only is not None and name not in self._only:
-                return None
             known = self._first.get(name)
             recorded = known or unknown(name)
             one = Tracked(recorded, self._what_if.applied(recorded), is_known=known is not None)
-            one.trace = Trace() if self._traces else None
+            one.trace = Trace() if name == self._traced else None
             self.tracked[name] = one
         return one
-
-
-def unknown(name: str) -> Campaign:
-    """A campaign of which there is no record: the default limits hold for it."""
-    sender = Mailbox(address="unknown@unknown.invalid")
-    return Campaign(campaign=name, from_=sender, return_path_domain="unknown.invalid")
 
 
 def _next_review(one: Tracked, now: int) -> int:

@@ -1,15 +1,18 @@
 """What a backtest tells: per campaign when it would have been stopped, why, what that saves and costs; the totals."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Literal
 
 import msgspec
 
 from cli.backtest_holds import BAD
 from cli.backtest_input import Bad
-from cli.backtest_replay import Replay, Tracked
+from cli.backtest_replay import Replay
 from cli.backtest_run import Read
+from cli.backtest_shared import Scope
+from cli.backtest_tracked import Tracked
 from policy.naming import campaign_scope
+from policy.obeying import effective
 from policy.transitions import RUNGS
 from schemas.reputation import Decision, State
 from schemas.sending import Limits
@@ -56,6 +59,18 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     differences: list[Difference] | None
 
 
+class SharedLine(msgspec.Struct, frozen=True, kw_only=True):
+    """What several campaigns share; ``touched`` says since when which of them was allowed less."""
+
+    scope: str
+    state: State
+    first: dict[State, int]
+    touched: dict[str, int]
+    decisions: list[Decision]
+    really: list[Decision]
+    differences: list[Difference] | None
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """The whole answer; ``differences`` of campaigns are None when nothing is known of what was really decided."""
 
@@ -64,13 +79,31 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     read: dict[str, Any]  # Any: numbers, and the bad lines
     totals: dict[str, int]
     campaigns: list[Line]
+    shared: list[SharedLine]
 
 
-def report(replay: Replay, read: Read, bad: Bad, *, is_compared: bool, other_topics: int = 0) -> Report:
-    """Make the report; campaigns that something happens to come first, the worst before all."""
-    lines = [_line(one, is_compared=is_compared) for one in replay.tracked.values()]
+def report(
+    replay: Replay,
+    read: Read,
+    bad: Bad,
+    *,
+    only: Collection[str] = (),
+    is_compared: bool,
+    other_topics: int = 0,
+) -> Report:
+    """Make the report; campaigns that something happens to come first, the worst before all.
+
+    ``only`` are the campaigns that are told of, with what they share; none for all.
+    """
+    shown = [one for name, one in replay.tracked.items() if not only or name in only]
+    lines = [_line(one, is_compared=is_compared) for one in shown]
     lines.sort(key=lambda one: (-max((RUNGS[state] for state in one.first), default=0), one.campaign))
-    countings = [one.counting for one in replay.tracked.values()]
+    shared = [
+        _shared(scope, one, is_compared=is_compared)
+        for scope, one in sorted(replay.sharing.scopes.items())
+        if not only or any(name in only for name in one.touched)
+    ]
+    countings = [one.counting for one in shown]
     return Report(
         begin=read.begin,
         end=read.end,
@@ -92,8 +125,10 @@ def report(replay: Replay, read: Read, bad: Bad, *, is_compared: bool, other_top
             "good_held": sum(one.saved.good_held for one in lines),
             "slowed": sum(one.saved.slowed for one in lines),
             **{kind: sum(one.saved.by_kind.get(kind, 0) for one in lines) for kind in BAD},
+            "shared": sum(bool(one.first) for one in shared),
         },
         campaigns=lines,
+        shared=shared,
     )
 
 
@@ -108,7 +143,7 @@ def _line(one: Tracked, *, is_compared: bool) -> Line:
         pristine_trap=one.campaign.pristine_trap,
         results=one.counting.results,
         feedback=one.counting.events,
-        state="healthy" if one.standing is None else one.standing.judged,
+        state=_state(one),
         first=first,
         saved=Saved(
             bad_saved=one.holds.bad_messages,
@@ -116,6 +151,28 @@ def _line(one: Tracked, *, is_compared: bool) -> Line:
             slowed=one.holds.slowed_messages,
             by_kind=dict(one.holds.bad),
         ),
+        decisions=one.decisions,
+        really=one.really,
+        differences=_differences(first, _first(one.really, scope)) if is_compared else None,
+    )
+
+
+def _state(one: Tracked) -> State:
+    """Where a campaign stands by itself and by what it shares; one in dry run, where it would stand by itself."""
+    if one.standing is None:
+        return "healthy"
+    if one.campaign.dry_run or one.standing.shadow is not None:
+        return one.standing.judged
+    return effective(one.standing)
+
+
+def _shared(scope: str, one: Scope, *, is_compared: bool) -> SharedLine:
+    first = _first(one.decisions, scope)
+    return SharedLine(
+        scope=scope,
+        state="healthy" if one.held is None else one.held.standing.judged,
+        first=first,
+        touched=dict(sorted(one.touched.items())),
         decisions=one.decisions,
         really=one.really,
         differences=_differences(first, _first(one.really, scope)) if is_compared else None,

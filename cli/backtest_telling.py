@@ -1,16 +1,17 @@
 """Telling of a backtest: a table for people with a sentence per decision, or one JSON object."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import click
 import msgspec
 
 from cli.backtest_holds import BAD
-from cli.backtest_report import STEPS, Difference, Line, Report
+from cli.backtest_report import STEPS, Difference, Line, Report, SharedLine
 from cli.views import moment, print_json
 from policy.judging import PROVIDER, TRIAL
 from policy.naming import campaign_scope
 from policy.transitions import RUNGS
+from schemas.reputation import Decision
 
 LINES = 12  # decisions of one campaign that are printed
 
@@ -29,6 +30,7 @@ def tell(made: Report, *, as_json: bool) -> None:
     shown = [one for one in made.campaigns if one.decisions or one.differences]
     if shown:
         _table(shown)
+    _shared(made.shared)
     calm = len(made.campaigns) - len(shown)
     if calm:
         click.echo(f"\n{_campaigns(calm)} would have stayed healthy")
@@ -47,21 +49,38 @@ def _table(shown: Sequence[Line]) -> None:
             f"{one.campaign:<{width}}  {worst:<9}  {moment(one.first.get(worst)):<23}  {one.results:>11,}  "
             f"{one.saved.bad_saved:>9,}  {one.saved.good_held:>9,}  {one.saved.slowed:>9,}"
         )
-        _decisions(one)
+        _decisions(one.decisions, campaign_scope(one.campaign))
         for difference in one.differences or ():
             click.echo(f"    {_sentence(difference)}")
 
 
-def _decisions(one: Line) -> None:
-    for decision in one.decisions[:LINES]:
+def _shared(shared: Sequence[SharedLine]) -> None:
+    """What campaigns share: where that would have been throttled or paused, and whom it would have touched."""
+    for one in shared:
+        if not one.decisions and not one.differences:
+            continue
+        click.echo(f"\n{one.scope}, now {one.state}; {_touched(one.touched)}")
+        _decisions(one.decisions, one.scope)
+        for difference in one.differences or ():
+            click.echo(f"    {_sentence(difference)}")
+
+
+def _touched(touched: Mapping[str, int]) -> str:
+    if not touched:
+        return "it would have touched no campaign"
+    return f"it would have touched {_campaigns(len(touched))}: {_some(list(touched))}"
+
+
+def _decisions(decisions: Sequence[Decision], scope: str) -> None:
+    for decision in decisions[:LINES]:
         dry = " (dry run)" if decision.dry_run else ""
-        where = decision.scope.removeprefix(campaign_scope(one.campaign))
+        where = decision.scope.removeprefix(scope)
         where = (
             f" [{where.removeprefix(PROVIDER)}]" if where and where != TRIAL else " [shadow limits]" if where else ""
         )
         click.echo(f"    {moment(decision.at)}  {decision.from_} -> {decision.to}{where}{dry}: {decision.reason}")
-    if len(one.decisions) > LINES:
-        click.echo(f"    and {len(one.decisions) - LINES:,} more; --json has all")
+    if len(decisions) > LINES:
+        click.echo(f"    and {len(decisions) - LINES:,} more; --json has all")
 
 
 def _sentence(one: Difference) -> str:

@@ -266,7 +266,7 @@ class Rolling:
     Answers are kept until something moves them, and are not to be changed.
     """
 
-    __slots__ = ("_by_ip_provider", "_by_provider", "_minutes", "_now", "_spans", "_windows")
+    __slots__ = ("_by_ip", "_by_ip_provider", "_by_provider", "_minutes", "_now", "_spans", "_windows")
 
     def __init__(self) -> None:
         self._minutes: dict[int, Cells] = {}
@@ -275,6 +275,7 @@ class Rolling:
         self._windows: dict[str, Counts] | None = None
         self._by_provider: dict[str, dict[str, Counts]] | None = None
         self._by_ip_provider: dict[tuple[str, str], dict[str, Counts]] | None = None
+        self._by_ip: dict[str, dict[str, Counts]] | None = None
 
     def add(self, minute: int, cells: Cells) -> None:
         """Add what was booked to a minute."""
@@ -314,24 +315,43 @@ class Rolling:
             self._by_ip_provider = {(ip, provider): self._sums([key]) for key, (provider, _, ip) in places if ip}
         return self._by_ip_provider
 
+    def by_ip(self, now_minute: int) -> dict[str, dict[str, Counts]]:
+        """The sums of each window by sending address; what has no address is left out."""
+        self._advance(now_minute)
+        if self._by_ip is None:
+            groups: dict[str, list[str]] = {}
+            for key in self._spans[-1].cells:
+                if ip := key.partition("|")[2]:
+                    groups.setdefault(ip, []).append(key)
+            self._by_ip = {ip: self._sums(keys) for ip, keys in groups.items()}
+        return self._by_ip
+
+    def only_address(self, minute: int) -> str | None:
+        """The address from which all mail of a minute was sent; None if there were several, or none is known."""
+        found = {key.partition("|")[2] for key in self._minutes.get(minute, ())} - {""}
+        return found.pop() if len(found) == 1 else None
+
     def _sums(self, keys: Sequence[str]) -> dict[str, Counts]:
         """The sums of each window over some cells; the longest window knows all of them."""
         return _records((span.name, span.over(keys)) for span in self._spans)
 
     def _forget(self) -> None:
-        self._windows = self._by_provider = self._by_ip_provider = None
+        self._windows = self._by_provider = self._by_ip_provider = self._by_ip = None
 
     def _advance(self, now: int) -> None:
         before = self._now
         if before is not None and now <= before:
             return
         self._now = now
-        self._forget()
+        has_moved = before is None
         for span in self._spans:
             if before is None or now - before >= span.length:
                 span.rebuild(self._minutes, now)
+                has_moved = True
             else:
-                span.move(self._minutes, before, now)
+                has_moved |= span.move(self._minutes, before, now)
+        if has_moved:
+            self._forget()
         if before is None or now - before >= _LONGEST:
             self._minutes = {minute: cells for minute, cells in self._minutes.items() if minute > now - _LONGEST}
         else:
@@ -382,13 +402,18 @@ class _Span:
             if now - self.length < minute <= now:
                 self.add(_moves(cells))
 
-    def move(self, minutes: dict[int, Cells], before: int, now: int) -> None:
+    def move(self, minutes: dict[int, Cells], before: int, now: int) -> bool:
+        """Let minutes in and out; answers whether there was one."""
+        has_moved = False
         for minute in range(before + 1, now + 1):
             if minute in minutes:
                 self.add(_moves(minutes[minute]))
+                has_moved = True
         for minute in range(before - self.length + 1, now - self.length + 1):
             if minute in minutes:
                 self.subtract(minutes[minute])
+                has_moved = True
+        return has_moved
 
 
 _Moves = list[tuple[str, list[tuple[int, int]]]]  # for each cell the columns that move, and by how much

@@ -152,7 +152,7 @@ def _moved(standing: Standing, campaign: Campaign, now: int, command: Command, a
             return msgspec.structs.replace(
                 with_baseline(moved, now),
                 windows={},
-                providers={name: _forgiven(one, now) for name, one in standing.providers.items()},
+                providers={name: forgiven(one, now) for name, one in standing.providers.items()},
                 stage=0 if after == "throttled" else None,
                 stage_since=now,
                 stage_accepted=0,
@@ -176,7 +176,7 @@ def _moved(standing: Standing, campaign: Campaign, now: int, command: Command, a
             return moved
 
 
-def _forgiven(standing: Standing, now: int) -> Standing:
+def forgiven(standing: Standing, now: int) -> Standing:
     """The standing at a provider when the campaign is released: what the provider has said so far counts no more."""
     forgiven = msgspec.structs.replace(
         standing, state="healthy", shadow=None, since=now, rule="", until=None, pauses=0, evidence={}, stage=None

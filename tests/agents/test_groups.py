@@ -5,15 +5,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from agents.groups import AGAIN_MS, LASTS_MS, Parts, is_shared
+from agents.groups import Parts
 from agents.judge import Judge
 from agents.live import Live
 from agents.ports import now_ms
 from policy.auditing import Line, verified
 from policy.counts import booked
+from policy.sharing import AGAIN_MS, LASTS_MS, is_shared
 from schemas.codec import encode
 from schemas.delivery import DeliveryResult
-from schemas.reputation import Command, Control, Counts, Decision, RatesSnapshot, State
+from schemas.reputation import Brake, Command, Control, Counts, Decision, RatesSnapshot, State
 from schemas.sending import Limits, Mailbox, Pace
 from schemas.topics import AUDIT, COMMANDS, DECISIONS, RATES
 from streams.home import home
@@ -128,6 +129,23 @@ async def test_a_sum_is_judged_by_the_loosest_limits_of_its_campaigns() -> None:
     bench = Bench(knowledge)
     await bench.part(Counts(accepted=900, hard_bounce=100, attempts=1_000), ALIKE)
     assert bench.decisions == []
+
+
+async def test_a_campaign_that_was_deleted_is_told_nothing_any_more() -> None:
+    knowledge = known(*ALIKE)
+    bench = Bench(knowledge)
+    del knowledge.campaigns["winter"]
+    await bench.part(Counts(accepted=940, hard_bounce=60, attempts=1_000), ALIKE)
+    assert bench.ceilings == [("autumn", "throttled"), ("spring", "throttled")]
+
+
+async def test_while_the_automation_is_stopped_a_sum_stops_nobody() -> None:
+    knowledge = known(*ALIKE)
+    knowledge.brakes["automation"] = Brake(brake="automation", on=True, reason="look", by="operator:eve", at=1)
+    bench = Bench(knowledge)
+    await bench.part(Counts(accepted=940, hard_bounce=60, attempts=1_000), ALIKE)
+    assert [one.dry_run for one in bench.decisions] == [True]
+    assert bench.ceilings == []
 
 
 @pytest.mark.parametrize(
