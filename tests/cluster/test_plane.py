@@ -1,134 +1,25 @@
-"""What the tests of this folder rely on: what a real control plane does, and what our nodes make of pods."""
+"""What the tests of this folder rely on: what a real control plane does, in outages too, and how it ends."""
 
 import asyncio
 import json
-import os
-import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
 
 from tests.cluster.conftest import until
+from tests.cluster.workload import Sender, children, first_word, furnished, gone, played, runs, said, working
 from tests.control_plane.plane import ControlPlane
-from tests.control_plane.pod_words import here
 from tests.control_plane.rest import Body, Rest
 
-WORKER = Path(__file__).parent / "worker.py"
 ROOT = Path(__file__).resolve().parents[2]
-GATE = "mailcordon.example.com/egress-verified"
 FENCE = "mailcordon.example.com/fence"
-LABELS = {"app": "sender"}
-
-
-def deployment(replicas: int, pod: Body) -> Body:
-    template = {"metadata": {"labels": LABELS}, "spec": pod}
-    spec = {"replicas": replicas, "selector": {"matchLabels": LABELS}, "template": template}
-    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "sender"}, "spec": spec}
-
-
-def played(**more: Any) -> Body:
-    return {"containers": [{"name": "sender", "image": "registry.k8s.io/pause:3.10"}], **more}
-
-
-def working(manner: str = "polite", *, grace_s: int = 10, **more: Any) -> Body:
-    """A pod of the worker beside this file."""
-    container = {
-        "name": "sender",
-        "image": "python:3.13",
-        "args": [str(WORKER), manner, "0.0.0.0:8080", "/etc/seen/greeting"],
-        "env": [
-            {"name": "SEEN_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
-            {"name": "SEEN_ADDRESS", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
-            {"name": "SEEN_KEY", "valueFrom": {"secretKeyRef": {"name": "key", "key": "value"}}},
-            {"name": "SEEN_BOTH", "value": "$(SEEN_KEY) and $$(SEEN_KEY)"},
-        ],
-        "ports": [{"name": "web", "containerPort": 8080}],
-        "readinessProbe": {"httpGet": {"path": "/", "port": "web"}, "periodSeconds": 1},
-        "volumeMounts": [{"name": "seen", "mountPath": "/etc/seen"}],
-    }
-    volumes = [{"name": "seen", "configMap": {"name": "seen"}}]
-    return {"containers": [container], "volumes": volumes, "terminationGracePeriodSeconds": grace_s, **more}
-
-
-async def furnished(rest: Rest, namespace: str) -> None:
-    """What the worker's pod names."""
-    base = f"/api/v1/namespaces/{namespace}"
-    (await rest.create(f"{base}/configmaps", {"metadata": {"name": "seen"}, "data": {"greeting": "hello"}})).wanted()
-    (await rest.create(f"{base}/secrets", {"metadata": {"name": "key"}, "stringData": {"value": "s3"}})).wanted()
-
-
-class Sender:
-    """The Deployment of a test."""
-
-    def __init__(self, rest: Rest, namespace: str) -> None:
-        self.rest, self.namespace = rest, namespace
-        self.path = f"/apis/apps/v1/namespaces/{namespace}/deployments/sender"
-
-    async def apply(self, replicas: int, pod: Body) -> None:
-        (await self.rest.apply(self.path, deployment(replicas, pod))).wanted()
-
-    async def scale(self, replicas: int) -> None:
-        (await self.rest.merge(f"{self.path}/scale", {"spec": {"replicas": replicas}})).wanted()
-
-    async def pods(self) -> list[Any]:
-        listed = await self.rest.get(f"/api/v1/namespaces/{self.namespace}/pods", labelSelector="app=sender")
-        return list(listed.wanted()["items"])
-
-    async def running(self, count: int) -> list[Any]:
-        async def told() -> list[Any]:
-            pods = [pod for pod in await self.pods() if pod["status"].get("phase") == "Running"]
-            return pods if len(pods) == count else []
-
-        return await until(told, what=f"{count} pods run")
-
-    async def ready(self, count: int) -> list[Any]:
-        async def told() -> bool:
-            status = (await self.rest.get(self.path)).wanted()["status"]
-            return bool(status.get("readyReplicas", 0) == count)
-
-        await until(told, what=f"{count} replicas are ready")
-        return await self.pods()
-
-    async def gone(self) -> None:
-        async def told() -> bool:
-            return not await self.pods()
-
-        await until(told, what="no pod is left")
 
 
 @pytest.fixture
 def sender(rest: Rest, namespace: str) -> Sender:
     return Sender(rest, namespace)
-
-
-def said(plane: ControlPlane, pod: Any, container: str = "sender") -> Path:
-    metadata = pod["metadata"]
-    return plane.pods_folder / "logs" / f"{metadata['namespace']}_{metadata['name']}_{container}.log"
-
-
-async def first_word(plane: ControlPlane, pod: Any) -> Any:
-    """What a worker has said of itself."""
-
-    async def told() -> Any:
-        log = said(plane, pod)
-        return json.loads(log.read_text().splitlines()[0]) if log.is_file() and log.read_text() else None
-
-    return await until(told, what="the pod's process says something")
-
-
-def runs(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()
-
-
-async def gone(*pids: int) -> bool:
-    return not any(runs(pid) for pid in pids)
-
-
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 # The API
@@ -276,177 +167,6 @@ async def test_a_custom_resource_keeps_its_rules(rest: Rest, namespace: str) -> 
         assert (back.status, "must not go backwards" in back.message) == (422, True)
     finally:
         await rest.delete(defined)
-
-
-# Pods
-
-
-async def test_a_closed_readiness_gate_keeps_a_running_pod_unready(
-    rest: Rest, sender: Sender, own_plane: ControlPlane
-) -> None:
-    await sender.apply(1, played(readinessGates=[{"conditionType": GATE}]))
-    (pod,) = await sender.running(1)
-    assert "readyReplicas" not in (await rest.get(sender.path)).wanted()["status"]
-
-    opened = {"status": {"conditions": [{"type": GATE, "status": "True"}]}}
-    path = f"/api/v1/namespaces/{sender.namespace}/pods/{pod['metadata']['name']}/status"
-    (await rest.strategic(path, opened)).wanted()
-
-    assert await sender.ready(1)
-
-
-async def test_a_pod_is_a_process_that_gets_what_its_specification_says(
-    own_plane: ControlPlane, rest: Rest, sender: Sender
-) -> None:
-    await furnished(rest, sender.namespace)
-    await sender.apply(1, working())
-    (pod,) = await sender.ready(1)
-
-    word = await first_word(own_plane, pod)
-
-    assert runs(word["pid"])
-    assert word["file"] == "hello"
-    assert word["environment"] == {
-        "SEEN_NAME": pod["metadata"]["name"],
-        "SEEN_ADDRESS": here(pod["status"]["podIP"]),
-        "SEEN_KEY": "s3",
-        "SEEN_BOTH": "s3 and $(SEEN_KEY)",
-    }
-
-
-async def test_two_pods_listen_on_the_same_port_and_stand_behind_one_service(
-    own_plane: ControlPlane, rest: Rest, sender: Sender
-) -> None:
-    base = f"/api/v1/namespaces/{sender.namespace}"
-    service = {
-        "metadata": {"name": "sender"},
-        "spec": {"selector": LABELS, "ports": [{"port": 80, "targetPort": "web"}]},
-    }
-    (await rest.create(f"{base}/services", service)).wanted()
-    await furnished(rest, sender.namespace)
-    await sender.apply(2, working())
-    pods = await sender.ready(2)
-
-    async def endpoints() -> list[str]:
-        path = f"/apis/discovery.k8s.io/v1/namespaces/{sender.namespace}/endpointslices"
-        slices = (await rest.get(path)).wanted()["items"]
-        ready = [
-            address
-            for one in slices
-            for endpoint in one["endpoints"] or []
-            if endpoint["conditions"]["ready"]
-            for address in endpoint["addresses"]
-        ]
-        return ready if len(ready) == 2 else []
-
-    assert sorted(await until(endpoints, what="both are endpoints")) == sorted(pod["status"]["podIP"] for pod in pods)
-
-
-async def test_scale_to_zero_ends_the_process_by_sigterm(own_plane: ControlPlane, rest: Rest, sender: Sender) -> None:
-    await furnished(rest, sender.namespace)
-    await sender.apply(1, working())
-    (pod,) = await sender.ready(1)
-    pid = (await first_word(own_plane, pod))["pid"]
-
-    ended = await _ended(rest, sender, pod)
-
-    assert (ended["exitCode"], runs(pid)) == (0, False)
-
-
-async def test_a_process_that_ignores_sigterm_is_killed_after_its_grace(
-    own_plane: ControlPlane, rest: Rest, sender: Sender
-) -> None:
-    await furnished(rest, sender.namespace)
-    await sender.apply(1, working("stubborn", grace_s=1))
-    (pod,) = await sender.ready(1)
-    pid = (await first_word(own_plane, pod))["pid"]
-
-    ended = await _ended(rest, sender, pod)
-
-    assert (ended["exitCode"], ended["signal"], runs(pid)) == (137, signal.SIGKILL, False)
-
-
-async def _ended(rest: Rest, sender: Sender, pod: Any) -> Any:
-    """Scale to nothing; how the container ended, as the pod's last status told."""
-    await sender.scale(0)
-    pods, version = f"/api/v1/namespaces/{sender.namespace}/pods", pod["metadata"]["resourceVersion"]
-    states = []
-    async for event in rest.watch(pods, version, timeoutSeconds=60):
-        if event["type"] == "DELETED":
-            break
-        if event["type"] == "MODIFIED":
-            states += [one["state"] for one in event["object"]["status"]["containerStatuses"]]
-    await sender.gone()
-    return states[-1]["terminated"]
-
-
-async def test_a_crashed_container_starts_again_in_the_same_pod(
-    own_plane: ControlPlane, rest: Rest, sender: Sender
-) -> None:
-    await furnished(rest, sender.namespace)
-    await sender.apply(1, working())
-    (pod,) = await sender.ready(1)
-    os.kill((await first_word(own_plane, pod))["pid"], signal.SIGKILL)
-
-    async def restarted() -> Any:
-        (now,) = await sender.pods()
-        status = now["status"]["containerStatuses"][0]
-        return now if status["restartCount"] == 1 and status["ready"] else None
-
-    now = await until(restarted, what="it runs again")
-    assert now["metadata"]["uid"] == pod["metadata"]["uid"]
-    assert now["status"]["containerStatuses"][0]["lastState"]["terminated"]["exitCode"] == 137
-
-
-async def test_a_pod_waits_for_what_it_names(own_plane: ControlPlane, rest: Rest, sender: Sender) -> None:
-    await sender.apply(1, working())
-
-    async def waits() -> bool:
-        pods = await sender.pods()
-        states = [one["state"] for pod in pods for one in pod["status"].get("containerStatuses", [])]
-        return [state.get("waiting", {}).get("reason") for state in states] == ["CreateContainerConfigError"]
-
-    await until(waits, what="the pod says what it lacks")
-    await furnished(rest, sender.namespace)
-
-    assert await sender.ready(1)
-
-
-async def test_a_pod_that_is_deleted_by_force_leaves_no_process(
-    own_plane: ControlPlane, rest: Rest, sender: Sender
-) -> None:
-    await furnished(rest, sender.namespace)
-    (await rest.create(f"/api/v1/namespaces/{sender.namespace}/pods", _alone(working("stubborn")))).wanted()
-    (pod,) = await sender.running(1)
-    pid = (await first_word(own_plane, pod))["pid"]
-
-    path = f"/api/v1/namespaces/{sender.namespace}/pods/alone"
-    (await rest.delete(path, {"gracePeriodSeconds": 0})).wanted()
-
-    await until(lambda: gone(pid), what="its process is gone")
-
-
-def _alone(pod: Body) -> Body:
-    return {"metadata": {"name": "alone", "labels": LABELS}, "spec": pod}
-
-
-async def test_a_pod_acts_by_the_rights_of_its_account(own_plane: ControlPlane, rest: Rest, sender: Sender) -> None:
-    kubectl = {
-        "name": "sender",
-        "image": "kubectl",
-        "command": [str(own_plane.kubectl), "auth", "whoami", "-o", "json"],
-    }
-    pod = {"containers": [kubectl], "restartPolicy": "Never"}
-    (await rest.create(f"/api/v1/namespaces/{sender.namespace}/pods", _alone(pod))).wanted()
-
-    async def done() -> Any:
-        (now,) = await sender.pods()
-        return now if now["status"].get("phase") in {"Succeeded", "Failed"} else None
-
-    now = await until(done, what="the pod has ended")
-    text = said(own_plane, now).read_text()
-    assert now["status"]["phase"] == "Succeeded", text
-    assert json.loads(text)["status"]["userInfo"]["username"] == f"system:serviceaccount:{sender.namespace}:default"
 
 
 # Outages

@@ -6,16 +6,17 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cli.kafka import LAUNCHER
 from tests.control_plane.images import PLAYED, bare
 from tests.control_plane.pod_words import Pod, Words
-from tests.control_plane.probes import Probe
+from tests.control_plane.probes import looked_after
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
 """Before a crashed container is started again; doubled each time. A real kubelet waits 10 s to 5 minutes."""
@@ -116,7 +117,8 @@ class Container:
             self.restarts += 1
             self.waits("CrashLoopBackOff", f"starts again after {pause_s:g} s")
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._told_to_end.wait(), pause_s)
+                async with asyncio.timeout(pause_s):
+                    await self._told_to_end.wait()
                 self._become(ended)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
@@ -162,74 +164,33 @@ class Container:
             self._process, self.pid = process, process.pid
             if self._told_to_end.is_set():  # while it was being started, so that nobody else knows of it
                 _kill_all(process)
-            probes = [asyncio.create_task(one) for one in self._probes(order)]
-            self._become({"running": {"startedAt": began}}, started=not probes or self.started, ready=not probes)
+            self._become({"running": {"startedAt": began}})
+            probing = asyncio.create_task(
+                looked_after(order.spec, order.words.address, partial(self._succeeds, order), self._is, self._is_unwell)
+            )
             try:
                 code = await process.wait()
             finally:
-                for probe in probes:
-                    probe.cancel()
-                await asyncio.gather(*probes, return_exceptions=True)
+                probing.cancel()
+                await asyncio.gather(probing, return_exceptions=True)
         self._process = None
         self._become(_ended(code, began))
 
-    def _probes(self, order: Order) -> list[Coroutine[Any, Any, None]]:
-        """Those that are asked for: a start-up probe first, and the others once it has succeeded."""
-        found = {
-            kind: order.spec[f"{kind}Probe"]
-            for kind in ("startup", "readiness", "liveness")
-            if order.spec.get(f"{kind}Probe")
-        }
-        if not found:
-            return []
-        return [self._ask(order, found)]
+    def _is(self, *, ready: bool) -> None:
+        """Its probes say that it has started, and whether it is ready."""
+        if (self.started, self.ready) != (True, ready):
+            self._become(self.state, started=True, ready=ready)
 
-    async def _ask(self, order: Order, wanted: dict[str, Pod]) -> None:
-        def probe(kind: str) -> Probe:
-            async def run(command: list[str], _within_s: float) -> bool:
-                return await self._succeeds(order, command)
-
-            return Probe(wanted[kind], order.spec, order.words.address, run)
-
-        if "startup" in wanted:
-            up = asyncio.Event()
-
-            async def told(good: bool) -> None:
-                if good:
-                    up.set()
-                else:
-                    await self._unwell(order, "startup")
-
-            asking = asyncio.create_task(probe("startup").follow(told, eager=True))
-            try:
-                await up.wait()
-            finally:
-                asking.cancel()
-        self._become(self.state, started=True, ready="readiness" not in wanted)
-
-        async def readiness(good: bool) -> None:
-            if self.ready != good:
-                self._become(self.state, started=True, ready=good)
-
-        async def liveness(good: bool) -> None:
-            if not good:
-                await self._unwell(order, "liveness")
-
-        async with asyncio.TaskGroup() as asking_both:
-            if "readiness" in wanted:
-                asking_both.create_task(probe("readiness").follow(readiness, eager=True))
-            if "liveness" in wanted:
-                asking_both.create_task(probe("liveness").follow(liveness, eager=False))
-
-    async def _unwell(self, order: Order, kind: str) -> None:
+    async def _is_unwell(self, probe: str) -> None:
         """A probe has failed for good: end the process, the restart policy does the rest."""
-        process = self._process
-        if process is None:
+        process, order = self._process, self._order
+        if process is None or order is None:
             return
-        print(f"{order.log.stem}: the {kind} probe failed, process {process.pid} is ended", flush=True)
+        print(f"{order.log.stem}: the {probe} probe failed, process {process.pid} is ended", flush=True)
         _send(process, signal.SIGTERM)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(process.wait()), order.grace_s)
+            async with asyncio.timeout(order.grace_s):  # wait_for of Python 3.11 may swallow our cancellation
+                await process.wait()
         _kill_all(process)
 
     async def _succeeds(self, order: Order, command: Sequence[str]) -> bool:

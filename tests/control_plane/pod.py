@@ -72,6 +72,10 @@ class PodLife:
     def _path(self) -> str:
         return f"/api/v1/namespaces/{self.pod['metadata']['namespace']}/pods/{self.pod['metadata']['name']}"
 
+    @property
+    def _grace_s(self) -> float:
+        return float(self.pod["spec"].get("terminationGracePeriodSeconds", 30))
+
     def see(self, pod: Pod) -> None:
         """The API has a newer version of it."""
         self.pod = pod
@@ -86,10 +90,10 @@ class PodLife:
 
     async def run(self) -> None:
         """Live, and end when the API asks for it."""
-        self._changed.set()
         self.see(self.pod)
         telling = asyncio.create_task(self._keep_telling())
         living = asyncio.create_task(self._live())
+        living.add_done_callback(self._has_lived)
         try:
             await self._ending.wait()
             await self._stop()
@@ -101,6 +105,11 @@ class PodLife:
                 task.cancel()
             await asyncio.gather(living, telling, return_exceptions=True)
             shutil.rmtree(self._home, ignore_errors=True)
+
+    def _has_lived(self, living: asyncio.Task[None]) -> None:
+        """A pod that the kubelet itself has failed: say so, because the API is not told."""
+        if not living.cancelled() and (odd := living.exception()) is not None:
+            print(f"{self.name}: {odd!r}", flush=True)
 
     async def _live(self) -> None:
         """Prepare, then run what is to be run; stays when everything has ended, until the pod is deleted."""
@@ -125,8 +134,8 @@ class PodLife:
                     return
             self._initialized = True
             self._changed.set()
-            for one in self.containers:
-                running.create_task(one.run(orders[one.name]))
+            await asyncio.gather(*(one.run(orders[one.name]) for one in self.containers))
+            await self._stop_in_order(self._grace_s)  # sidecars, when all others have ended for good
 
     async def _orders(self) -> dict[str, Order]:
         """What each container runs, after its volumes were written; raises Unplayable."""
@@ -156,8 +165,7 @@ class PodLife:
             policy = spec.get("restartPolicy") or ("Never" if policy == "Never" else "OnFailure")
         folder = Path(words.placed(spec["workingDir"])) if spec.get("workingDir") else self._home
         log = self._ground.logs / f"{self.name.replace('/', '_')}_{spec['name']}.log"
-        grace_s = float(self.pod["spec"].get("terminationGracePeriodSeconds", 30))
-        return Order(spec, command, environment, words, folder, log, policy, grace_s)
+        return Order(spec, command, environment, words, folder, log, policy, self._grace_s)
 
     def _surroundings(self, mounted: Mapping[str, Path]) -> dict[str, str]:
         """What every container finds in its environment: this machine's programs, the pod's name, the API."""
