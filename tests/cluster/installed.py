@@ -1,5 +1,6 @@
 """What an installation puts into a cluster before its first campaign, put into a test's namespace."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +33,19 @@ async def install(rest: Rest, namespace: str) -> None:
 
     The plane's user ``controller`` gets both roles of the controller, its user ``viewer`` may edit as people may.
     """
-    for body in manifests("crd.yaml", "rbac.yaml", "admission.yaml"):
-        if body["kind"] in _PATHS:
-            path = _PATHS[body["kind"]].format(namespace=namespace)
-            (await rest.apply(f"{path}/{body['metadata']['name']}", body)).wanted()
-    (await rest.merge(f"/api/v1/namespaces/{namespace}", {"metadata": {"labels": {labels.GUARDED: "true"}}})).wanted()
-    await _bind(rest, namespace, "Role", "mailcordon-reconciler", "mailcordon-controller")
-    await _bind(rest, namespace, "Role", "mailcordon-deployer", "mailcordon-controller")
-    await _bind(rest, namespace, "ClusterRole", "edit", "viewer")
+    answers = await asyncio.gather(
+        *(
+            rest.apply(f"{_PATHS[body['kind']].format(namespace=namespace)}/{body['metadata']['name']}", body)
+            for body in manifests("crd.yaml", "rbac.yaml", "admission.yaml")
+            if body["kind"] in _PATHS
+        ),
+        rest.merge(f"/api/v1/namespaces/{namespace}", {"metadata": {"labels": {labels.GUARDED: "true"}}}),
+        _bind(rest, namespace, "Role", "mailcordon-reconciler", "mailcordon-controller"),
+        _bind(rest, namespace, "Role", "mailcordon-deployer", "mailcordon-controller"),
+        _bind(rest, namespace, "ClusterRole", "edit", "viewer"),
+    )
+    for answer in answers:
+        answer.wanted()
 
     async def holds() -> bool:
         answers = [await rest.create(f"{path}?dryRun=All", body) for path, body in _forbidden(namespace)]
@@ -48,14 +54,14 @@ async def install(rest: Rest, namespace: str) -> None:
     await until(holds, what="the resource is served, and the policies refuse what they should")
 
 
-async def _bind(rest: Rest, namespace: str, kind: str, role: str, user: str) -> None:
+async def _bind(rest: Rest, namespace: str, kind: str, role: str, user: str) -> Answer:
     body = {
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "RoleBinding",
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role},
         "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}],
     }
-    (await rest.apply(f"{_RBAC}/namespaces/{namespace}/rolebindings/{role}", body)).wanted()
+    return await rest.apply(f"{_RBAC}/namespaces/{namespace}/rolebindings/{role}", body)
 
 
 def _forbidden(namespace: str) -> list[tuple[str, Body]]:

@@ -94,6 +94,13 @@ class Place:
         (await self.apply("deployments", self.deployment(ISOLATED, 0))).wanted()
         (await self.apply("networkpolicies", self.policy(ISOLATED, is_open=False))).wanted()
 
+        async def settled() -> bool:
+            seen = (await self.admin.get(self.path("deployments"))).wanted()
+            told = seen.get("status", {})
+            return told.get("observedGeneration") == seen["metadata"]["generation"] and not told.get("replicas")
+
+        await until(settled, what="the Deployment has no pods, and its controller writes no more")
+
     async def replicas(self) -> int:
         return int((await self.admin.get(self.path("deployments"))).wanted()["spec"]["replicas"])
 
@@ -214,6 +221,7 @@ async def the_guards_label_taken_away(place: Place) -> Answer:
 
 
 async def the_campaign_deleted_first(place: Place) -> Answer:
+    """An administrator may; then the Deployment's own annotations still speak."""
     (await place.admin.delete(place.path("campaigns"))).wanted()
     return await patch(place)
 
@@ -448,6 +456,25 @@ async def test_what_a_person_may_make(place: Place, asked: Body, labelled: dict[
 
     assert answer.ok is (not words)
     assert words in answer.message
+
+
+async def test_a_stopped_campaign_is_deleted_only_with_its_namespace(place: Place) -> None:
+    await place.isolated()
+
+    refused = await place.person.delete(place.path("campaigns"))
+    (await place.admin.delete(f"/api/v1/namespaces/{place.namespace}")).wanted()
+
+    async def gone() -> bool:
+        return (await place.admin.get(place.path("campaigns"))).status == 404
+
+    assert "campaign spring-sale is isolated, and this resource keeps it so: it is not deleted" in refused.message
+    await until(gone, what="a namespace that ends takes its campaigns along")
+
+
+async def test_a_campaign_that_may_send_is_deleted_by_whoever_may_edit(place: Place) -> None:
+    await place.running()
+
+    assert (await place.person.delete(place.path("campaigns"))).ok
 
 
 @pytest.mark.parametrize("change", [{"tenant": "other"}, {"labels": None}, {"limits": {"complaint": 0.5}}], ids=str)
