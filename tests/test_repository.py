@@ -130,10 +130,11 @@ def _flaws(line: str) -> Iterator[str]:
         for word in found[1].split():
             if not isinstance(command, click.Group):
                 break
-            if word not in command.commands:
+            known = command.get_command(click.Context(command), word)
+            if known is None:
                 yield f"{path} has no command {word}"
                 return
-            command, path = command.commands[word], f"{path} {word}"
+            command, path = known, f"{path} {word}"
         options = {option for one in command.params for option in (*one.opts, *one.secondary_opts)}
         for option in re.findall(r"(?<!\S)(--[a-z-]+)", found[1] + found[2]):
             if option not in {*options, "--help"}:
