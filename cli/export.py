@@ -30,8 +30,8 @@ from policy.settings import Settings
 def export(settings: Settings, begin: str | None, end: str | None, out: Path) -> None:
     """Write what a backtest reads from the topics to a file, one JSON object a line.
 
-    Results, feedback, campaigns, commands, brakes and decisions, in the order of time; of decisions also the older ones,
-    which say where all stood at --from.  Addresses in reply texts,
+    Results, feedback, campaigns, commands, brakes and decisions, in the order of time; of decisions the older ones
+    too, which say where all stood at --from.  Addresses in reply texts,
     message ids and reasons are made unreadable, each always in the same way.
 
     \b

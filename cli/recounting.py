@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 
 from agents.history import identity
 from agents.tally import AHEAD_MIN
-from policy.counts import MINUTE_MS, VECTOR, WINDOWS_MIN, Cells, Vector, booked, booked_feedback
+from cli.recounting_scopes import Scopes
+from policy.counts import MINUTE_MS, VECTOR, WINDOWS_MIN, Cells, Vector, booked, booked_by_source, booked_feedback
 from schemas.codec import Malformed, decode, decode_feedback
 from schemas.dead_letters import DeadLetter
 from schemas.delivery import DeliveryFrame
@@ -115,6 +116,7 @@ class Recount:
 
     def __init__(self, partitions: int, committed: Mapping[tuple[str, int], int], only: str | None = None) -> None:
         self.campaigns: dict[str, Recounted] = {}
+        self.scopes = Scopes()
         self._partitions = partitions
         self._committed = committed
         self._only = only
@@ -141,7 +143,11 @@ class Recount:
                 return  # the sender has published it again
             own.frames.add(position)
         place = (RESULTS, partition, offset)
-        own.add(RESULTS, self._due(place, booked(frame.results)), is_settled=self._is_settled(place))
+        minutes, by_source = self._in_time(place, booked(frame.results)), booked_by_source(frame.results)
+        is_settled = self._is_settled(place)
+        own.add(RESULTS, _totals(minutes), is_settled=is_settled)
+        sources = self._in_time(place, by_source)
+        self.scopes.results(frame.campaign, partition, minutes, sources, counts=is_settled)
 
     def feedback(self, partition: int, offset: int, at: int, raw: bytes | None) -> None:
         """Count a record of feedback that came at a time (milliseconds)."""
@@ -156,8 +162,11 @@ class Recount:
         for name, told in by_campaign.items():
             if self._is_here(name, partition) and not any(repr(name) in one for one in strangers):
                 own = self.campaigns.setdefault(name, Recounted())
-                minutes = self._due(place, *self._new(own, told, place, at // MINUTE_MS))
-                own.add(FEEDBACK, minutes, is_settled=self._is_settled(place))
+                adds = [self._in_time(place, one) for one in self._new(own, told, place, at // MINUTE_MS)]
+                is_settled = self._is_settled(place)
+                own.add(FEEDBACK, _totals(*adds), is_settled=is_settled)
+                for one in adds:
+                    self.scopes.feedback(name, partition, one, counts=is_settled)
 
     def _new(
         self, own: Recounted, events: Iterable[FeedbackEvent], place: Place, now_minute: int
@@ -173,13 +182,10 @@ class Recount:
                     own.ids[one] = minute
             yield adds
 
-    def _due(self, place: Place, *adds: dict[int, Cells]) -> Minutes:
+    def _in_time(self, place: Place, adds: dict[int, Cells]) -> dict[int, Cells]:
+        """Without what was set aside as of the future."""
         newest = self._ahead.get(place)
-        due: Minutes = {}
-        for minute, cells in (pair for one in adds for pair in one.items()):
-            if newest is None or minute <= newest:
-                _merge(due, {minute: [sum(column) for column in zip(*cells.values(), strict=True)]})
-        return due
+        return adds if newest is None else {minute: cells for minute, cells in adds.items() if minute <= newest}
 
     def _is_here(self, name: str, partition: int) -> bool:
         """The tally counts only what is in its own partition; the rest it sends there."""
@@ -188,6 +194,13 @@ class Recount:
     def _is_settled(self, place: Place) -> bool:
         topic, partition, offset = place
         return offset < self._committed.get((topic, partition), 0)
+
+
+def _totals(*adds: dict[int, Cells]) -> Minutes:
+    due: Minutes = {}
+    for minute, cells in (pair for one in adds for pair in one.items()):
+        _merge(due, {minute: [sum(column) for column in zip(*cells.values(), strict=True)]})
+    return due
 
 
 def flat(minutes: Minutes, minute: int, windows: Sequence[str]) -> Flat:

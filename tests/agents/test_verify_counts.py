@@ -110,7 +110,8 @@ def test_the_command_says_what_differs(kafka: EmbeddedKafka, plant: Plant, uniqu
     """No worker of the command's own group has ever run here, so that any sums of the topics may be right."""
     asyncio.run(plant.register(campaign(unique)))
     false = RatesSnapshot(scope=campaign_scope(unique), at=now_ms(), windows={"1h": Counts(complaint=2)})
-    asyncio.run(plant.publish((RATES, false.scope, false)))
+    its_own = RatesSnapshot(scope=f"{false.scope}/provider:google", at=false.at, windows={"24h": Counts(block=3)})
+    asyncio.run(plant.publish((RATES, false.scope, false), (RATES, its_own.scope, its_own)))
     options = ["verify-counts", "--campaign", unique, "--wait", "0", "--kafka", kafka.bootstrap]
 
     told = CliRunner().invoke(main, [*options, "--json"])
@@ -119,6 +120,10 @@ def test_the_command_says_what_differs(kafka: EmbeddedKafka, plant: Plant, uniqu
     assert (told.exit_code, text.exit_code) == (1, 1), told.output
     found = json.loads(told.stdout)
     assert found["differences"] == [{"window": "1h", "column": "complaint", "topics": 0, "rates": 2}]
+    assert found["within"] == [
+        {"scope": its_own.scope, "window": "24h", "column": "block", "at_least": 0, "at_most": 0, "rates": 3}
+    ]
+    assert f"{its_own.scope}, window 24h, block: 0 in the topics, 3 in {RATES}" in text.stdout
     assert set(found["offsets"]) == {RESULTS, FEEDBACK}
     assert f"window 1h, complaint: 0 in the topics, 2 in {RATES}" in text.stdout
 

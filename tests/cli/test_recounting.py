@@ -21,7 +21,7 @@ from schemas.dead_letters import DeadLetter
 from schemas.delivery import DeliveryFrame, DeliveryResult, Position
 from schemas.feedback import Feedback, FeedbackEvent, FeedbackFrame, Trap
 from schemas.reputation import Counts, RatesSnapshot
-from schemas.topics import DEAD_LETTERS, FEEDBACK, RESULTS
+from schemas.topics import DEAD_LETTERS, FEEDBACK, RATES, RESULTS
 from streams.home import home
 from tests.agents.test_tally import Bench
 
@@ -77,6 +77,7 @@ class Log:
             at=self._now - ago * MINUTE,
             provider=self._chance.choice(("google", "other")),
             ip=self._chance.choice((None, "192.0.2.1")),
+            list_source=self._chance.choice((None, "shop", "fair")),
             class_=self._chance.choice((None, "invalid_recipient", "reputation_ip", "mailbox_full")),
         )
 
@@ -167,6 +168,60 @@ def test_whatever_comes_in_both_ways_come_to_the_same(seed: int, done: int, comm
     more = msgspec.structs.replace(snapshot.windows["24h"], complaint=snapshot.windows["24h"].complaint + 40)
     wrong = msgspec.structs.replace(snapshot, windows={**snapshot.windows, "24h": more})
     assert not own.is_right(wrong, WINDOWS)
+
+
+@given(st.integers(0, 10**6), st.integers(0, 40))
+@profile(max_examples=40)
+def test_providers_sources_and_addresses_are_within_what_the_topics_say(seed: int, committed: int) -> None:
+    now = now_ms()
+    log = Log(random.Random(seed), now)
+    log.fill(40)
+    bench = Bench()
+    asyncio.run(tallied(bench, log.records))
+    recount = Recount(PARTITIONS, {(topic, HOME): committed for topic in (RESULTS, FEEDBACK)})
+    for letter in bench.out.to(DEAD_LETTERS):
+        recount.dead_letter(letter)
+    for topic, offset, raw in log.records:
+        if topic == RESULTS:
+            recount.results(HOME, offset, raw)
+        else:
+            recount.feedback(HOME, offset, now, raw)
+    bench.out.sent.clear()
+
+    asyncio.run(bench.tally.snapshots.providers(now))
+
+    told = [one for one in bench.out.to(RATES) if one.scope.startswith(("campaign:spring/", "ip:"))]
+    assert [recount.scopes.differences(one, WINDOWS) for one in told] == [[]] * len(told)
+    for one in told:
+        day = one.windows["24h"]
+        false = msgspec.structs.replace(day, accepted=day.accepted + 1000)
+        (found,) = recount.scopes.differences(
+            msgspec.structs.replace(one, windows={**one.windows, "24h": false}), WINDOWS
+        )
+        assert (found.scope, found.window, found.column, found.rates) == (
+            one.scope,
+            "24h",
+            "accepted",
+            day.accepted + 1000,
+        )
+        assert found.at_least <= day.accepted <= found.at_most
+
+
+def test_a_report_without_an_address_may_be_of_any_and_one_with_it_is_of_that_alone() -> None:
+    now = now_ms() // MINUTE * MINUTE
+    recount = Recount(PARTITIONS, {(FEEDBACK, HOME): 9})
+    for offset, ip in enumerate((None, "192.0.2.1")):
+        said = Feedback(kind="complaint", campaign="spring", at=now, message_id=f"m-{offset}", provider="google", ip=ip)
+        recount.feedback(HOME, offset, now, encode(said))
+
+    def wrong(ip: str, complaints: int) -> list[tuple[int, int]]:
+        scope = f"ip:{ip}/provider:google/partition:{HOME}"
+        told = RatesSnapshot(scope=scope, at=now, windows={"1h": Counts(complaint=complaints, complaint_unheard=0)})
+        found = recount.scopes.differences(told, ["1h"])
+        return [(one.at_least, one.at_most) for one in found if one.column == "complaint"]
+
+    assert [wrong("192.0.2.1", number) for number in (0, 1, 2, 3)] == [[(1, 2)], [], [], [(1, 2)]]
+    assert [wrong("192.0.2.2", number) for number in (0, 1, 2)] == [[], [], [(0, 1)]]
 
 
 def accepted(number: int, at: int, ledger: int | None = None) -> bytes:
