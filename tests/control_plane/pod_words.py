@@ -145,7 +145,7 @@ def _needed(part: Any) -> Iterator[tuple[str, str]]:
         for one in part:
             yield from _needed(one)
     elif isinstance(part, dict):
-        for name, kind in _REFERENCES.items():
+        for name, kind in _NAMED_BY.items():
             reference = part.get(name)
             if isinstance(reference, dict):
                 called = reference.get("name") or reference.get("secretName")
@@ -155,7 +155,7 @@ def _needed(part: Any) -> Iterator[tuple[str, str]]:
             yield from _needed(one)
 
 
-_REFERENCES: Mapping[str, str] = {
+_NAMED_BY: Mapping[str, str] = {
     "configMap": "ConfigMap",
     "configMapRef": "ConfigMap",
     "configMapKeyRef": "ConfigMap",
