@@ -23,6 +23,7 @@ from prometheus_client import generate_latest
 from agents.control import attach_control
 from agents.places import MakeCluster
 from agents.ports import now_ms
+from agents.registering import Registrar
 from agents.setting_aside import Aside
 from k8s.cluster import Cluster
 from k8s.metrics import Metrics
@@ -76,6 +77,7 @@ class Work(Service):
             habits=app.habits,
             metrics=app.metrics,
             paused=app.is_paused,
+            registrar=Registrar(app.bootstrap, app.settings, Outlet(app, app.stream_metrics)),
         )
         self._reconciling = asyncio.create_task(self._reconcile(app.reconciler), name="reconcile")
 

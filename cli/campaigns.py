@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import click
-import msgspec
 
 from agents.ports import now_ms
 from cli.access import operator, publish, say, with_kafka
@@ -13,11 +12,10 @@ from cli.failures import SaysNo, WrongUse
 from cli.files import read_records
 from cli.settings import setting_options
 from cli.views import campaign_view, looked_up, print_json, table
-from policy.addresses import BadAddress, check
 from policy.naming import campaign_scope, outbound_topic, sender_name
+from policy.registering import flaw_of, with_link
 from policy.settings import Settings
 from policy.templates import BadContent, compile_content
-from policy.unsubscribing import flaw_of_base
 from schemas.reputation import Command
 from schemas.sending import Campaign, Content
 from schemas.topics import CAMPAIGNS, COMMANDS, CONTENTS
@@ -50,9 +48,10 @@ def apply(settings: Settings, file: Path, as_json: bool) -> None:
        "return_path_domain": "bounces.shop.example", "unsubscribe_url": "https://u.shop.example/u",
        "limits": {"hard_bounce": 0.02, "complaint": 0.001, "trap_hit": 0.0002, "block": 0.05}}
     """
-    campaigns = [_with_link(one, settings) for one in read_records(file, Campaign)]
+    campaigns = [with_link(one, settings.unsubscribe_url) for one in read_records(file, Campaign)]
     for one in campaigns:
-        _check(file, one)
+        if (flaw := flaw_of(one)) is not None:
+            raise WrongUse(f"{file}: field {flaw.field} of campaign {one.campaign}: {flaw.explain}")
 
     async def work(bootstrap: str) -> None:
         await register(bootstrap, campaigns, settings)
@@ -85,28 +84,6 @@ def _review(campaign: str) -> Command:
         by=operator(),
         at=at,
     )
-
-
-def _with_link(one: Campaign, settings: Settings) -> Campaign:
-    if one.unsubscribe_url is not None:
-        return one
-    return msgspec.structs.replace(one, unsubscribe_url=settings.unsubscribe_url)
-
-
-def _check(file: Path, one: Campaign) -> None:
-    address = check(one.from_.address)
-    if isinstance(address, BadAddress):
-        raise WrongUse(f"{file}: field from.address of campaign {one.campaign}: {address.explain}")
-    for field, domain in (
-        ("return_path_domain", one.return_path_domain),
-        *((f"sending_domains[{number}]", name) for number, name in enumerate(one.sending_domains)),
-    ):
-        if isinstance(check(f"postmaster@{domain}"), BadAddress):
-            raise WrongUse(f"{file}: field {field} of campaign {one.campaign}: {domain!r} is no domain name")
-    if one.unsubscribe_url is not None and (flaw := flaw_of_base(one.unsubscribe_url)) is not None:
-        raise WrongUse(f"{file}: field unsubscribe_url of campaign {one.campaign} {flaw}")
-    if any(ord(letter) < 32 or ord(letter) == 127 for letter in one.campaign + one.from_.name):
-        raise WrongUse(f"{file}: fields campaign and from.name must not hold control characters")
 
 
 @campaign.command(name="list")

@@ -73,6 +73,13 @@ class SenderStatus:
         return self.state in CLOSED_STATES
 
 
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """Why what people asked for in the place itself is no campaign: the field and the sentence."""
+
+    explain: str
+
+
 def kept_reason(control: Control) -> str:
     """The decision's sentence as a place keeps it: bounded, because the sum of all annotations is."""
     return control.reason if len(control.reason) <= MAX_REASON else control.reason[: MAX_REASON - 1] + "…"
@@ -155,6 +162,18 @@ class Cluster(Protocol):
 
         It changes nothing for the sender, says each decision once, and tells nothing that is older than what is known.
         """
+        ...
+
+    def definition(self, spec: SenderSpec) -> Campaign | Unfit | None:
+        """What people made of this campaign in the place itself, to be registered; None when it is not theirs."""
+        ...
+
+    def defined(self) -> Sequence[str]:
+        """The campaigns that people made in the place itself."""
+        ...
+
+    async def refuse(self, spec: SenderSpec, unfit: Unfit) -> None:
+        """Let whoever made it see why it is not registered."""
         ...
 
     async def watch(self, changed: Callable[[str], None]) -> None:

@@ -15,10 +15,13 @@ there are pods, and emptied after the last has ended; the Campaign's status says
 """
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
+
+import msgspec
 
 from k8s import api, labels, objects, patches
 from k8s.answers import Conflict, Forbidden, NotServed, Outdated
@@ -30,6 +33,7 @@ from k8s.cluster import (
     SenderStatus,
     Stale,
     Temporary,
+    Unfit,
     check_fence,
     check_may_ensure,
 )
@@ -37,11 +41,12 @@ from k8s.metrics import Metrics
 from k8s.mirror import Mirror
 from k8s.objects import Parts, Thing
 from k8s.patches import Site
-from k8s.resource import campaign_body
-from k8s.showing import event_body, is_shown, shown
+from k8s.resource import Refused, campaign_body, record_of
+from k8s.showing import event_body, is_shown, refusal_body, shown
 from k8s.watching import Watches
 from policy.naming import campaign_name, sender_name
 from schemas.reputation import Control
+from schemas.sending import Campaign
 
 CONFLICTS = 6
 CONFLICT_PAUSE_S = 0.02
@@ -194,6 +199,29 @@ class KubernetesCluster:
                 return
         raise Temporary(f"status of campaign {spec.campaign}: others wrote to it {CONFLICTS} times while we tried")
 
+    def definition(self, spec: SenderSpec) -> Campaign | Unfit | None:
+        """What a person's resource says."""
+        live = self._resource(spec)
+        if live is None or not live.raw:
+            return None
+        match record_of(msgspec.json.decode(live.raw)):
+            case Refused(where, explain):
+                return Unfit(f"{where}: {explain}")
+            case made:
+                return made
+
+    def defined(self) -> Sequence[str]:
+        """The campaigns of all resources that people made."""
+        return sorted({thing.campaign for thing in self._mirror.all("Campaign").values() if thing.raw})
+
+    async def refuse(self, spec: SenderSpec, unfit: Unfit) -> None:
+        """An Event about the resource, one for each edit of it."""
+        live = self._resource(spec)
+        if live is not None:
+            with contextlib.suppress(Conflict):
+                body = refusal_body(unfit.explain, live, namespace=self.site.namespace, now=self._now())
+                await self._api.create("Event", body)
+
     async def watch(self, changed: Callable[[str], None]) -> None:
         """Follow the objects of the namespace."""
         await self._watches.run(changed)
@@ -253,10 +281,8 @@ class KubernetesCluster:
 
     async def _announce(self, control: Control, live: Thing) -> None:
         """One Event per decision, whoever comes first: its name is the decision's."""
-        try:
+        with contextlib.suppress(Conflict):
             await self._api.create("Event", event_body(control, live, namespace=self.site.namespace, now=self._now()))
-        except Conflict:
-            return
 
     async def _has_ended(self, spec: SenderSpec) -> bool:
         """Does nothing run any more?  Asked of the API server itself, because the way out is closed after it."""

@@ -24,6 +24,7 @@ from k8s.cluster import (
     Permanent,
     SenderSpec,
     SenderStatus,
+    Unfit,
     check_fence,
     check_may_ensure,
     kept_reason,
@@ -31,6 +32,7 @@ from k8s.cluster import (
 from k8s.keeper import Command, Environment, Keeper
 from k8s.sender_files import Remembered, SenderFiles
 from schemas.reputation import Control
+from schemas.sending import Campaign
 
 log = structlog.get_logger()
 
@@ -73,6 +75,17 @@ class ProcessCluster:
         return True
 
     async def show(self, spec: SenderSpec, control: Control, *, paused: bool) -> None:
+        """Nothing to do."""
+
+    def definition(self, spec: SenderSpec) -> Campaign | Unfit | None:
+        """Nobody makes campaigns here."""
+        return None
+
+    def defined(self) -> Sequence[str]:
+        """None."""
+        return ()
+
+    async def refuse(self, spec: SenderSpec, unfit: Unfit) -> None:
         """Nothing to do."""
 
     async def watch(self, changed: Callable[[str], None]) -> None:

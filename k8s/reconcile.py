@@ -13,10 +13,11 @@ from typing import Protocol, assert_never
 
 import structlog
 
-from k8s.cluster import Cluster, Permanent, SenderStatus, Stale, Temporary
+from k8s.cluster import Cluster, Permanent, SenderStatus, Stale, Temporary, Unfit
 from k8s.metrics import Metrics
 from k8s.plan import Desired, Ensure, Isolate, Release, Retire, Step, as_asked, desired, holds, is_urgent, plan
 from k8s.queue import WorkQueue
+from policy.registering import Flaw
 from schemas.reputation import Control
 from schemas.sending import Campaign
 
@@ -47,6 +48,18 @@ class Truth(Protocol):
     @property
     def controls(self) -> Mapping[str, Control]:
         """The newest Control of each campaign."""
+        ...
+
+
+class Registers(Protocol):
+    """Where campaigns are registered that people made in the place where senders run."""
+
+    def completed(self, made: Campaign) -> Campaign:
+        """The campaign as it would be registered."""
+        ...
+
+    async def register(self, made: Campaign) -> Flaw | None:
+        """Register it, and return when it is safe; or the flaw, and nothing was done."""
         ...
 
 
@@ -89,14 +102,18 @@ class Reconciler:
         metrics: Metrics | None = None,
         clock: Callable[[], float] = time.monotonic,
         paused: Callable[[], bool] = lambda: False,
+        registrar: Registers | None = None,
     ) -> None:
         self.habits = habits or Habits()
         self.metrics = metrics or Metrics()
         self._cluster, self._truth = cluster, truth
         self._now, self._chance, self._clock, self._paused = now, chance, clock, paused
+        self._registrar = registrar
+        self._asked: dict[str, tuple[Campaign | Unfit, Campaign | None]] = {}  # asked to register, and what was known
         self._queue = WorkQueue(clock)
         self._heard: dict[str, Control] = {}  # newer than the truth, for as long as that lags behind
         self._tries: dict[str, int] = {}
+        self._refused: dict[str, str] = {}  # what was said of campaigns that cannot be what they should be
         self._draining: dict[str, float] = {}
         self._measured: dict[str, int] = {}  # campaign -> epoch whose time from decision to done was taken
         self._begun: dict[str, Step] = {}  # told to have begun, and not yet to be done
@@ -149,11 +166,11 @@ class Reconciler:
     async def resync(self) -> None:
         """Compare all that is there with all that was decided, and ask for what differs."""
         there = {status.campaign: status for status in await self._cluster.list()}
-        known = there.keys() | self._truth.campaigns.keys() | self._truth.controls.keys()
+        known = there.keys() | self._truth.campaigns.keys() | self._truth.controls.keys() | {*self._cluster.defined()}
         for number, campaign in enumerate(sorted(known)):
             wish, status = self._wish(campaign), there.get(campaign)
             self._warn_if_behind(wish, status)
-            if self._plan(campaign, status) or not self._is_shown(wish, status):
+            if self._plan(campaign, status) or not self._is_shown(wish, status) or self._unregistered(wish):
                 self._queue.add(campaign, urgent=is_urgent(self.control(campaign)))
             if number % 50 == 49:
                 await asyncio.sleep(0)  # a thousand fingerprints must not hold up an isolation
@@ -164,6 +181,7 @@ class Reconciler:
     async def reconcile(self, campaign: str) -> bool:
         """One pass over one campaign; True when what is there is what should be."""
         wish = self._wish(campaign)
+        await self._register(wish)
         before = await self._cluster.read(wish.spec)
         steps = self._plan(campaign, before)
         if not steps:
@@ -182,6 +200,28 @@ class Reconciler:
         self._tell(steps, before, after, is_done=not left)
         await self._show(wish, after)
         return not left
+
+    def _unregistered(self, wish: Desired) -> Campaign | Unfit | None:
+        """What people made of this campaign and is not registered; None when it is, or was asked for already."""
+        made = self._cluster.definition(wish.spec) if self._registrar is not None else None
+        if made is None or self._registrar is None:
+            return None
+        asked = made if isinstance(made, Unfit) else self._registrar.completed(made)
+        known = wish.spec.record
+        return None if asked == known or self._asked.get(wish.spec.campaign) == (asked, known) else asked
+
+    async def _register(self, wish: Desired) -> None:
+        """Register what people made; the truth tells of it in a moment, and wakes us."""
+        asked, campaign = self._unregistered(wish), wish.spec.campaign
+        if asked is None or self._registrar is None:
+            return
+        flaw = asked if isinstance(asked, Unfit) else await self._registrar.register(asked)
+        if isinstance(flaw, Flaw):
+            flaw = Unfit(f"{flaw.field}: {flaw.explain}")
+        if flaw is not None:
+            log.warning("campaign resource not registered", campaign=campaign, why=flaw.explain)
+            await self._cluster.refuse(wish.spec, flaw)
+        self._asked[campaign] = (asked, wish.spec.record)
 
     def _is_shown(self, wish: Desired, status: SenderStatus | None) -> bool:
         control = holds(wish, status)
@@ -244,7 +284,9 @@ class Reconciler:
         told = log.bind(campaign=campaign)
         try:
             async with asyncio.timeout(self.habits.pass_within_s):
-                if await self.reconcile(campaign):
+                is_done = await self.reconcile(campaign)
+                self._refused.pop(campaign, None)
+                if is_done:
                     self._tries.pop(campaign, None)
                     return
             self.metrics.reconciled.labels("in_progress").inc()
@@ -258,7 +300,10 @@ class Reconciler:
             told.warning("sender not reached, will try again", why=str(later) or "no answer in time", in_s=pause_s)
         except Permanent as refused:
             self.metrics.reconciled.labels("permanent").inc()
-            told.error("sender cannot be made what it should be", why=str(refused))
+            pause_s = self._again(campaign)  # an API server that has just started refuses for lack of Roles
+            if self._refused.get(campaign) != str(refused):
+                self._refused[campaign] = str(refused)
+                told.error("sender cannot be made what it should be", why=str(refused), in_s=pause_s)
         except Exception:  # noqa: BLE001 - a bug that one campaign brings out must not stop the others' isolation
             self.metrics.reconciled.labels("bug").inc()
             pause_s = self._again(campaign)

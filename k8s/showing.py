@@ -56,17 +56,31 @@ def shown(
 
 def is_shown(body: Body, live: Thing) -> bool:
     """Does a Campaign say all of this already?"""
-    there = msgspec.to_builtins(live.status)
-    return all(there.get(field) == value for field, value in body["status"].items())
+    there, asked = (msgspec.json.decode(msgspec.json.encode(one)) for one in (live.status, body["status"]))
+    return all(there.get(field) == value for field, value in asked.items())
 
 
 def event_body(control: Control, live: Thing, *, namespace: str, now: int) -> Body:
     """The Event of a decision about a Campaign; the same for whoever writes it."""
+    about = _about(live, f"{live.metadata.name}.{control.epoch}", namespace=namespace, now=now)
+    note = kept_reason(control)[:_MOST_NOTE] or control.state
+    harsh = control.state in _HARSH
+    return about | {"reason": _reason(control, live), "message": note, "type": "Warning" if harsh else "Normal"}
+
+
+def refusal_body(explain: str, live: Thing, *, namespace: str, now: int) -> Body:
+    """The Event of a resource that is not registered as it is."""
+    name = f"{live.metadata.name}.refused-{live.metadata.generation}"
+    about = _about(live, name, namespace=namespace, now=now)
+    return about | {"reason": "Refused", "message": explain[:_MOST_NOTE], "type": "Warning"}
+
+
+def _about(live: Thing, name: str, *, namespace: str, now: int) -> Body:
     at = rfc3339(now)[:-5] + "Z"  # the legacy fields have whole seconds
     return {
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"name": f"{live.metadata.name}.{control.epoch}", "namespace": namespace},
+        "metadata": {"name": name, "namespace": namespace},
         "involvedObject": {
             "apiVersion": API_VERSION,
             "kind": KIND,
@@ -74,9 +88,6 @@ def event_body(control: Control, live: Thing, *, namespace: str, now: int) -> Bo
             "namespace": namespace,
             "uid": live.metadata.uid,
         },
-        "reason": _reason(control, live),
-        "message": kept_reason(control)[:_MOST_NOTE] or control.state,
-        "type": "Warning" if control.state in _HARSH else "Normal",
         "firstTimestamp": at,
         "lastTimestamp": at,
         "count": 1,

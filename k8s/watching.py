@@ -21,6 +21,8 @@ log = structlog.get_logger()
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 30.0
 NO_RIGHT_PAUSE_S = 60.0
+CERTAIN = 8
+"""So many refusals in a row, about half a minute, are no API server that has just started and knows no Roles yet."""
 STEADY_S = 5.0
 """A watch that lasted for so long was a good one: the next pause is the first again."""
 
@@ -131,9 +133,13 @@ class Watches:
                 failures = 0 if time.monotonic() - begun >= STEADY_S else failures + 1
                 pause_s = self._pause_s(failures) if failures else 0.0
             except (Forbidden, NotServed) as absent:
-                version = ""
-                self._without(kind, absent)
-                pause_s = NO_RIGHT_PAUSE_S
+                failures = 1 if time.monotonic() - begun >= STEADY_S else failures + 1
+                pause_s = self._pause_s(failures, longest_s=NO_RIGHT_PAUSE_S)
+                if failures >= CERTAIN or not self.follows(kind):
+                    version = ""
+                    self._without(kind, absent)
+                else:
+                    self._broken[kind] = str(absent)
             except (Temporary, Permanent) as broken:
                 failures = 1 if time.monotonic() - begun >= STEADY_S else failures + 1
                 pause_s = self._pause_s(failures)
@@ -145,8 +151,8 @@ class Watches:
             self._tried[kind].set()
             await asyncio.sleep(pause_s * (1 + self._chance()))
 
-    def _pause_s(self, failures: int) -> float:
-        return min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(failures - 1, 20))
+    def _pause_s(self, failures: int, *, longest_s: float = LONGEST_PAUSE_S) -> float:
+        return min(longest_s, FIRST_PAUSE_S * 2.0 ** min(failures - 1, 20))
 
     def _without(self, kind: Kind, why: Forbidden | NotServed) -> None:
         """No right to list or watch it, or no such kind: an older installation, looked after by asking."""

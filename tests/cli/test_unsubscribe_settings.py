@@ -7,10 +7,10 @@ import pytest
 from click.testing import CliRunner
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from cli.campaigns import _with_link
 from cli.failures import WrongUse
 from cli.main import main
 from cli.return_path_role import _certificate
+from policy.registering import with_link
 from policy.settings import Settings
 from schemas.sending import Campaign, Mailbox
 from smtp.certificates import Certificate
@@ -34,7 +34,7 @@ def test_a_campaign_without_a_link_of_its_own_gets_the_installations(
     one = Campaign(
         campaign="c", from_=Mailbox(address="news@shop.net"), return_path_domain="b.shop.net", unsubscribe_url=own
     )
-    assert _with_link(one, Settings(unsubscribe_url=setting)).unsubscribe_url == becomes
+    assert with_link(one, Settings(unsubscribe_url=setting).unsubscribe_url).unsubscribe_url == becomes
 
 
 @pytest.mark.parametrize("url", ["http://u.shop.net/u", "https://u.shop.net/u?x", "https://u.shop.net/u\r\nX: y"])
@@ -43,7 +43,7 @@ def test_a_campaign_whose_links_nobody_could_follow_is_not_applied(tmp_path: Pat
     file.write_text(json.dumps(CAMPAIGN | {"unsubscribe_url": url}))
     result = CliRunner().invoke(main, ["campaign", "apply", str(file), "--kafka", "127.0.0.1:1"])
     assert result.exit_code == 2
-    assert "field unsubscribe_url of campaign c is not https://" in result.output
+    assert "field unsubscribe_url of campaign c: is not https://" in result.output
 
 
 def test_a_setting_that_no_link_can_begin_with_is_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 
 from k8s.cluster import SenderSpec
 from k8s.plan import desired
@@ -10,6 +11,18 @@ from schemas.reputation import Control, State
 from schemas.sending import Campaign, Mailbox, Pace
 
 NOW = 1_764_000_000_000
+
+
+@dataclass
+class Decided:
+    """The truth as a test writes it."""
+
+    campaigns: dict[str, Campaign] = field(default_factory=dict)
+    controls: dict[str, Control] = field(default_factory=dict)
+
+    def say(self, told: Control) -> None:
+        self.campaigns[told.campaign] = campaign(told.campaign)
+        self.controls[told.campaign] = told
 
 
 def campaign(name: str = "spring-sale", *, tenant: str = "shop", labels: dict[str, str] | None = None) -> Campaign:

@@ -5,8 +5,9 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from k8s.cluster import SenderSpec, SenderStatus, check_fence, check_may_ensure, kept_reason
+from k8s.cluster import SenderSpec, SenderStatus, Unfit, check_fence, check_may_ensure, kept_reason
 from schemas.reputation import Control
+from schemas.sending import Campaign
 
 
 @dataclass
@@ -16,6 +17,8 @@ class World:
     senders: dict[str, SenderStatus] = field(default_factory=dict)
     shown: dict[str, tuple[str, int, bool, int]] = field(default_factory=dict)
     said: list[tuple[str, int]] = field(default_factory=list)
+    defined: dict[str, Campaign | Unfit] = field(default_factory=dict)
+    refused: list[str] = field(default_factory=list)
     hold_drain: bool = False
 
 
@@ -78,6 +81,15 @@ class MemoryCluster:
     def _shown(self, spec: SenderSpec, control: Control, *, paused: bool) -> tuple[str, int, bool, int]:
         there = self.world.senders.get(spec.name)
         return control.state, control.epoch, paused, 0 if there is None else there.running
+
+    def definition(self, spec: SenderSpec) -> Campaign | Unfit | None:
+        return self.world.defined.get(spec.campaign)
+
+    def defined(self) -> Sequence[str]:
+        return list(self.world.defined)
+
+    async def refuse(self, spec: SenderSpec, unfit: Unfit) -> None:
+        self.world.refused.append(unfit.explain)
 
     async def watch(self, changed: Callable[[str], None]) -> None:
         self.changed = changed

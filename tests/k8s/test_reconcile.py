@@ -6,7 +6,6 @@ import dataclasses
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -20,25 +19,12 @@ from k8s.patches import Site
 from k8s.reconcile import Habits, Reconciler
 from policy.naming import sender_name
 from schemas.reputation import Control
-from schemas.sending import Campaign
 from tests.doubles.fake_api import Called, FakeApi
-from tests.k8s.builders import NOW, campaign, control, spec, until
+from tests.k8s.builders import NOW, Decided, campaign, control, spec, until
 from tests.k8s.memory_cluster import MemoryCluster
 
 QUICK = Habits(settle_s=0.001, longest_pause_s=0.02, longest_urgent_s=0.01, resync_s=0.05)
 STILL = Habits(settle_s=0.001, longest_pause_s=0.02, longest_urgent_s=0.01, resync_s=3600)
-
-
-@dataclass
-class Decided:
-    """The truth as a test writes it."""
-
-    campaigns: dict[str, Campaign] = field(default_factory=dict)
-    controls: dict[str, Control] = field(default_factory=dict)
-
-    def say(self, told: Control) -> None:
-        self.campaigns[told.campaign] = campaign(told.campaign)
-        self.controls[told.campaign] = told
 
 
 def reconciler(

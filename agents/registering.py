@@ -1,0 +1,52 @@
+"""Registering campaigns that were made where senders run: as a Kubernetes resource instead of a record."""
+
+import structlog
+
+from agents.ports import now_ms
+from policy.naming import campaign_scope
+from policy.registering import Flaw, flaw_of, with_link
+from policy.settings import Settings
+from schemas.reputation import Command
+from schemas.sending import Campaign
+from schemas.topics import CAMPAIGNS, COMMANDS
+from streams.outlet import Outlet
+from streams.topics import create_for_campaigns
+
+log = structlog.get_logger()
+
+BY = "controller"
+
+
+class Registrar:
+    """Makes a campaign known as ``mailcordon campaign apply`` does: its topics, its record, a look by the judge."""
+
+    def __init__(self, bootstrap: str, settings: Settings, outlet: Outlet) -> None:
+        self._bootstrap, self._settings, self._outlet = bootstrap, settings, outlet
+
+    async def register(self, made: Campaign) -> Flaw | None:
+        """Register it, and return when it is safe; or the flaw, and nothing was done."""
+        if (flaw := flaw_of(made)) is not None:
+            return flaw
+        await create_for_campaigns(self._bootstrap, [made.campaign], self._settings)
+        await self._outlet.publish(CAMPAIGNS, made, key=made.campaign)
+        await self._outlet.settled()
+        await self._outlet.publish(COMMANDS, _review(made.campaign), key=campaign_scope(made.campaign))
+        log.info("campaign registered from its resource", campaign=made.campaign)
+        return None
+
+    def completed(self, made: Campaign) -> Campaign:
+        """The campaign as it would be registered."""
+        return with_link(made, self._settings.unsubscribe_url)
+
+
+def _review(campaign: str) -> Command:
+    at = now_ms()
+    return Command(
+        id=f"apply-{at}",
+        scope=campaign_scope(campaign),
+        campaign=campaign,
+        command="review",
+        reason="the campaign was applied",
+        by=BY,
+        at=at,
+    )

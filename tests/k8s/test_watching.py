@@ -1,0 +1,346 @@
+"""Watches with the fake API server: who is woken, what a look costs, and what happens when a watch cannot go on."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+import structlog
+from aiohttp import web
+from kubernetes.aio import client
+
+from k8s import labels
+from k8s.api import MAX_LINE, Api
+from k8s.kubernetes import KubernetesCluster
+from k8s.metrics import Metrics
+from k8s.patches import Site
+from policy.naming import sender_name
+from tests.doubles.fake_api import Called, FakeApi
+from tests.k8s.builders import control, spec, until
+
+NAME = sender_name("spring-sale")
+REASON = ("metadata", "annotations", labels.REASON)
+WATCHED = 7
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("k8s.watching.FIRST_PAUSE_S", 0.001)
+
+
+class Watched:
+    """A controller's cluster with its watches, and whom they have woken."""
+
+    def __init__(self, url: str) -> None:
+        settings = client.Configuration()
+        settings.host = url
+        self.metrics = Metrics()
+        self.cluster = KubernetesCluster(Api(client.ApiClient(settings), "mailcordon"), Site(), metrics=self.metrics)
+        self.woken: list[str] = []
+
+    async def wakes(self, campaign: str = "spring-sale") -> None:
+        await until(lambda: asyncio.sleep(0, campaign in self.woken), what=f"{campaign} is woken", within_s=10)
+
+    def counted(self, name: str, **labelled: str) -> float:
+        return self.metrics.registry.get_sample_value(f"mailcordon_controller_{name}_total", labelled) or 0
+
+
+@contextlib.asynccontextmanager
+async def watching(url: str) -> AsyncIterator[Watched]:
+    one = Watched(url)
+    task = asyncio.create_task(one.cluster.watch(one.woken.append))
+    await asyncio.sleep(0)
+    await one.cluster.list()
+    try:
+        yield one
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await one.cluster.close()
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[FakeApi]:
+    async with FakeApi() as server:
+        yield server
+
+
+async def settled(api: FakeApi, one: Watched) -> None:
+    """Until a sender runs and nothing more happens."""
+
+    async def runs() -> bool:
+        there = await one.cluster.read(spec())
+        return there is not None and there.ready == there.wanted > 0
+
+    await until(runs, what="it runs")
+    for _ in range(5):
+        await asyncio.sleep(0.01)
+    one.woken.clear()
+    api.calls.clear()
+
+
+async def test_a_look_costs_no_call(api: FakeApi) -> None:
+    async with watching(api.url) as one:
+        await one.cluster.ensure(spec(), control())
+        await settled(api, one)
+
+        await one.cluster.read(spec())
+        await one.cluster.list()
+
+        assert [call for call in api.calls if call.verb != "watch"] == []
+
+
+async def test_what_is_as_it_was_left_is_not_applied_again(api: FakeApi) -> None:
+    async with watching(api.url) as one:
+        await one.cluster.ensure(spec(), control())
+        await one.cluster.show(spec(), control(), paused=False)
+        await settled(api, one)
+        await one.cluster.show(spec(), control(), paused=False)
+        api.calls.clear()
+
+        await one.cluster.ensure(spec(), control())
+
+        assert api.calls == []
+
+
+async def test_the_next_controller_knows_what_is_as_it_was_left(api: FakeApi) -> None:
+    async with watching(api.url) as one:
+        await one.cluster.ensure(spec(), control())
+        await settled(api, one)
+        await one.cluster.show(spec(), control(), paused=False)
+    api.calls.clear()
+
+    async with watching(api.url) as second:
+        [status] = await second.cluster.list()
+
+        assert status.shape == second.cluster.fingerprint(spec())
+        assert second.cluster.shows(spec(), control(), paused=False)
+        assert {call.verb for call in api.calls} <= {"list", "watch"}
+
+
+async def test_what_somebody_changed_while_nobody_watched_is_noticed(api: FakeApi) -> None:
+    async with watching(api.url) as one:
+        await one.cluster.ensure(spec(), control())
+        await settled(api, one)
+        await one.cluster.show(spec(), control(), paused=False)
+    image = ("spec", "template", "spec", "containers", (("name", "sender"),), "image")
+    api.write("deployments", NAME, {image: "evil"}, manager="kubectl")
+
+    async with watching(api.url) as second:
+        [status] = await second.cluster.list()
+
+        assert status.shape == ""
+
+
+async def test_our_own_writes_wake_nobody(api: FakeApi) -> None:
+    async with watching(api.url) as one:
+        await one.cluster.ensure(spec(), control())
+        await settled(api, one)
+
+        await one.cluster.ensure(spec(), control(epoch=2))
+        await one.cluster.show(spec(), control(epoch=2), paused=False)
+        for _ in range(10):
+            await asyncio.sleep(0.005)
+
+        # but for what Deployment and pods do by themselves, which here is nothing: only words have changed
+        assert one.woken == []
+
+
+@pytest.mark.parametrize("resource", ["campaigns", "deployments", "networkpolicies"])
+async def test_the_writes_of_others_wake_their_campaign(api: FakeApi, resource: str) -> None:
+    async with watching(api.url) as one:
+        await one.cluster.ensure(spec(), control())
+        await one.cluster.ensure(spec("other"), control(name="other"))
+        await settled(api, one)
+
+        api.write(resource, NAME, {REASON: "nothing to see"}, manager="kubectl")
+
+        await one.wakes()
+        assert set(one.woken) == {"spring-sale"}
+
+
+async def test_a_deletion_wakes_its_campaign(api: FakeApi) -> None:
+    async with watching(api.url) as one:
+        await one.cluster.ensure(spec(), control())
+        await settled(api, one)
+
+        api.remove("services", NAME)
+
+        await one.wakes()
+        there = await one.cluster.read(spec())
+        assert there is not None
+        assert not there.exists
+
+
+async def test_the_end_of_a_pod_wakes_its_campaign(api: FakeApi) -> None:
+    async with watching(api.url) as one:
+        await one.cluster.ensure(spec(), control())
+        await settled(api, one)
+        await one.cluster.isolate(spec(), control("isolated", epoch=2))
+
+        await one.wakes()
+
+
+async def test_before_the_way_out_closes_the_pods_are_asked_for_and_not_remembered(api: FakeApi) -> None:
+    async with watching(api.url) as one:
+        await one.cluster.ensure(spec(), control())
+        await settled(api, one)
+
+        async def shut() -> bool:
+            await one.cluster.isolate(spec(), control("isolated", epoch=2))
+            there = await one.cluster.read(spec())
+            return there is not None and not there.egress_open
+
+        await until(shut, what="the way out is closed")
+
+        made = [(call.verb, call.resource) for call in api.calls if call.verb != "watch"]
+        assert made[-2:] == [("list", "pods"), ("patch", "networkpolicies")]
+
+
+async def test_a_version_that_is_too_old_leads_to_a_list_and_what_differs_is_told(api: FakeApi) -> None:
+    async with watching(api.url) as one:
+        await one.cluster.ensure(spec(), control())
+        await settled(api, one)
+        api.oldest = api._version + 1  # every watch ends, and none of their versions is remembered
+        api.write("networkpolicies", NAME, {REASON: "nothing to see"}, manager="kubectl")
+
+        await one.wakes()
+
+        assert one.counted("watch_restarts", kind="NetworkPolicy") >= 1
+
+
+async def test_never_more_than_one_list_of_a_kind_at_a_time(api: FakeApi) -> None:
+    open_now: dict[str, int] = {}
+    most: dict[str, int] = {}
+    listing = Api.list
+
+    async def counted(edge: Api, kind: str, labels: str = "") -> object:
+        open_now[kind] = open_now.get(kind, 0) + 1
+        most[kind] = max(most.get(kind, 0), open_now[kind])
+        try:
+            return await listing(edge, kind, labels)  # type: ignore[arg-type]  # passed through
+        finally:
+            open_now[kind] -= 1
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Api, "list", counted)
+        async with watching(api.url) as one:
+            api.oldest = api._version + 1
+            await asyncio.gather(*(one.cluster.list() for _ in range(5)))
+
+    assert set(most.values()) == {1}
+
+
+async def test_without_the_right_to_watch_it_goes_on_by_asking_and_says_so(api: FakeApi) -> None:
+    api.before_call = lambda call: api.refuse_next(403, when=lambda one: one is call) if call.verb == "watch" else None
+    with structlog.testing.capture_logs() as logs:
+        async with watching(api.url) as one:
+            await until(lambda: asyncio.sleep(0, len(logs) >= WATCHED), what="said of each kind")
+            await one.cluster.ensure(spec(), control())
+
+            there = await one.cluster.read(spec())
+            assert there is not None
+            assert there.epoch == 1
+            assert any("crd" in note for note in one.cluster.notes())
+
+    kinds = [event["kind"] for event in logs if event["log_level"] == "warning"]
+    assert sorted(kinds) == sorted(set(kinds)), "said once of each"
+
+
+async def test_an_api_server_that_knows_no_roles_yet_is_no_lack_of_rights(api: FakeApi) -> None:
+    """It has just started: for a moment it refuses everybody."""
+    async with watching(api.url) as one:
+        await one.cluster.ensure(spec(), control())
+        await settled(api, one)
+        refused: list[Called] = []
+
+        def starting(call: Called) -> None:
+            if len(refused) < 2 * WATCHED:
+                refused.append(call)
+                api.refuse_next(403, when=lambda other: other is call)
+
+        api.before_call = starting
+        api.oldest = api._version + 1  # all watches end
+        await until(lambda: asyncio.sleep(0, len(refused) >= 2 * WATCHED), what="refused twice each")
+        api.write("networkpolicies", NAME, {REASON: "nothing to see"}, manager="kubectl")
+
+        await one.wakes()
+        assert one.cluster.notes() == []
+
+
+async def test_an_installation_without_the_resource_is_told_once_and_does_its_work() -> None:
+    async with FakeApi(crd=False) as api:
+        with structlog.testing.capture_logs() as logs:
+            async with watching(api.url) as one:
+                await one.cluster.ensure(spec(), control())
+                await settled(api, one)
+                await one.cluster.show(spec(), control(), paused=False)
+
+                there = await one.cluster.read(spec())
+                assert there is not None
+                assert there.exists
+                assert there.shape == one.cluster.fingerprint(spec())
+                assert len(one.cluster.notes()) == 1
+
+    assert [event["kind"] for event in logs if event["log_level"] == "warning"] == ["Campaign"]
+
+
+LINES = {
+    "no JSON": b"{not json\n",
+    "no event": b"[]\n",
+    "no object": b'{"type": "ADDED"}\n',
+    "a line without end": b'{"type": "ADD',
+    "a line that is too long": b'{"type": "' + b"x" * (MAX_LINE + 100_000),
+}
+
+
+@pytest.mark.parametrize("line", LINES.values(), ids=LINES.keys())
+async def test_a_line_that_cannot_be_read_begins_the_watch_anew(line: bytes) -> None:
+    begun = 0
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        nonlocal begun
+        if request.query.get("watch") != "true":
+            return web.json_response({"items": [], "metadata": {"resourceVersion": "7"}})
+        begun += request.path.endswith("deployments")
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(line)
+        return response
+
+    app = web.Application()
+    app.router.add_route("GET", "/{path:.*}", answer)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port = runner.addresses[0][:2]
+    async with watching(f"http://{host}:{port}") as one:
+        await until(lambda: asyncio.sleep(0, begun >= 3), what="tried again")
+
+        assert one.woken == []
+    await runner.cleanup()
+
+
+async def test_a_bookmark_moves_the_place_to_go_on_from() -> None:
+    asked: list[str] = []
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.query.get("watch") != "true":
+            return web.json_response({"items": [], "metadata": {"resourceVersion": "7"}})
+        if request.path.endswith("deployments"):
+            asked.append(request.query["resourceVersion"])
+        bookmark = {"metadata": {"resourceVersion": "99", "creationTimestamp": None}, "spec": {"replicas": None}}
+        return web.Response(body=json.dumps({"type": "BOOKMARK", "object": bookmark}) + "\n")
+
+    app = web.Application()
+    app.router.add_route("GET", "/{path:.*}", answer)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port = runner.addresses[0][:2]
+    async with watching(f"http://{host}:{port}"):
+        await until(lambda: asyncio.sleep(0, len(asked) >= 2), what="went on")
+    await runner.cleanup()
+
+    assert asked[:2] == ["7", "99"]
