@@ -19,6 +19,7 @@ from agents.live import Live, Windows
 from agents.ports import Known, Publish
 from policy.counts import MINUTE_MS, summed
 from policy.naming import campaign_scope
+from policy.priors import EVERYWHERE, Pool, Priors, days_of, pooled, priors_of
 from policy.verdicts import METRICS, WARNING, verdicts
 from schemas.reputation import Counts, RatesSnapshot
 from schemas.sending import Limits
@@ -40,6 +41,9 @@ class Snapshots:
         self._outlet = outlet
         self._partitions = partitions
         self._late: set[str] = set()  # campaigns that moved since their last snapshot
+        self._pool: Pool = {}  # of the campaigns of all workers, as they were in the minute
+        self._pool_of = -1
+        self._made: dict[str, Priors] = {}
 
     async def results(self, name: str, live: Live, now: int, *, blocked: bool) -> None:
         """Publish a campaign whose results were counted: at once, or when its second is over."""
@@ -72,7 +76,8 @@ class Snapshots:
         self._late.discard(name)
         live.published_at = now
         live.published = live.rolling.windows(now // MINUTE_MS)
-        found = verdicts(live.published, self._limits(name))
+        priors = self._priors(name, live, now)
+        found = verdicts(live.published, self._limits(name), priors.get(EVERYWHERE, {}))
         if found["block"].evidence >= WARNING:
             live.turned_away = True
         snapshot = RatesSnapshot(
@@ -82,8 +87,21 @@ class Snapshots:
             verdicts=found,
             recent=panes.references(live.recent),
             providers=self._by_provider(name, live, now),
+            priors=priors,
         )
         await self._publish(snapshot)
+
+    def _priors(self, name: str, live: Live, now: int) -> Priors:
+        """What other campaigns show at its providers, made once a minute; nothing, unless its limits ask for it."""
+        if not self._limits(name).prior_mails:
+            return {}
+        minute = now // MINUTE_MS
+        if self._pool_of != minute:
+            self._pool, self._pool_of, self._made = pooled(days_of(self._known.rates.values(), now)), minute, {}
+        if name not in self._made:
+            own = {provider: windows["24h"] for provider, windows in live.rolling.by_provider(minute).items()}
+            self._made[name] = priors_of(name, own, self._pool)
+        return self._made[name]
 
     def _by_provider(self, name: str, live: Live, now: int) -> dict[str, Windows]:
         """The windows of single providers, when some turn the campaign away or are judged by themselves."""

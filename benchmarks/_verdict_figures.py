@@ -12,6 +12,7 @@ from benchmarks import _verdict_suite as suite
 from benchmarks._harness import Json, machine
 from benchmarks._verdict_course import Rule
 from benchmarks._verdict_ours import Ours, limit_of
+from benchmarks._verdict_priors import prior_figures
 from benchmarks._verdict_rules import Checkpoints, PosthogLike, Ratio, SesLike, Wilson
 from benchmarks._verdict_suite import Chase, Falses, Waits
 from policy.verdicts import verdicts
@@ -113,6 +114,7 @@ def figures_of(metrics: Sequence[str], size: Size) -> Json:
             "false_per_1000_days": first["false_per_1000_days"],
             "mails_to_isolation": mails,
             "look_us": cost_of_a_look(),
+            "priors": prior_figures(size.seed),
             "metrics": by_metric,
         },
         "baseline": {"mails_to_isolation": {name: mails[name] for name in BASELINES}},

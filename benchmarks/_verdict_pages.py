@@ -24,6 +24,11 @@ NAMES = {
     "posthog_like": "PostHog-like",
 }
 METRICS = {"hard_bounce": "Hard bounces", "complaint": "Complaints", "trap_hit": "Trap hits"}
+BY = ("without", "with_prior")
+BORROWED = (
+    "Of hard bounces in the first two rows, of blocks in the others: the share of campaigns that are called within "
+    "their limit in the end, and the share that is ever called a breach, without and with `prior_mails` 200:"
+)
 TINY_SHOWN = (("0.5", "500"), ("1", "500"), ("5", "100"), ("5", "500"), ("20", "50"), ("20", "500"))
 
 
@@ -50,8 +55,17 @@ def tables(told: Mapping[str, Any]) -> str:
         f"{cost['bad_in_three']:.1f} µs for one that is bad in three ({told['machine']['cpu']}, "
         f"Python {told['machine']['python']})."
     )
-    parts = [intro, *(_section(metric, found) for metric, found in metrics.items()), "### What a look costs", costs]
-    return "\n\n".join(parts)
+    parts = [intro, *(_section(metric, found) for metric, found in metrics.items())]
+    parts += ["### Borrowing from other campaigns", BORROWED, _borrowed(told["figures"]["priors"])]
+    return "\n\n".join([*parts, "### What a look costs", costs])
+
+
+def _borrowed(cases: Mapping[str, Any]) -> str:
+    rows = [
+        [name, *(f"{100 * found[by][answer]:.0f} %" for answer in ("within", "breach") for by in BY)]
+        for name, found in cases.items()
+    ]
+    return table(["campaigns", "within", "within, borrowing", "breach", "breach, borrowing"], rows)
 
 
 def _section(metric: str, found: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ from benchmarks._verdict_figures import Size, cost_of_a_look, figures_of
 from benchmarks._verdict_ours import METRICS
 from benchmarks._verdict_pages import into_page, summary, tables
 from benchmarks._verdict_plot import plot
+from benchmarks._verdict_priors import prior_figures
 
 DAYS, RUNS, SEED = 3_000, 200, 1
 EXAMPLES = """\
@@ -37,6 +38,7 @@ def main() -> int:
         told = json.loads(asked.taken.read_text(encoding="utf-8"))
         if asked.measure:
             told["figures"]["look_us"], told["machine"] = cost_of_a_look(), machine()
+            told["figures"]["priors"] = prior_figures(told["facts"]["seed"])
     print(tables(told) if asked.markdown else summary(told))
     if asked.keep is not None:
         asked.keep.mkdir(parents=True, exist_ok=True)
@@ -62,7 +64,7 @@ def _arguments() -> argparse.Namespace:
     made.add_argument("--processes", type=at_least_one, default=os.cpu_count() or 1, metavar="N", help=help_)
     help_ = "show what an earlier run kept, and simulate nothing"
     made.add_argument("--from", dest="taken", type=Path, metavar="FILE", help=help_)
-    help_ = "with --from: measure the cost of a look anew"
+    help_ = "with --from: measure the cost of a look anew, and what borrowing does"
     made.add_argument("--measure", action="store_true", help=help_)
     help_ = "write the tables into the generated part of this page, and the plots into img/ beside it"
     made.add_argument("--page", type=Path, metavar="FILE", help=help_)

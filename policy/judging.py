@@ -17,6 +17,7 @@ import msgspec
 
 from policy.ladder import CALM, Around, Standing, start, step
 from policy.obeying import dated
+from policy.priors import EVERYWHERE
 from policy.transitions import RUNGS
 from schemas.reputation import Command, Counts, Decision, RatesSnapshot
 from schemas.sending import Campaign
@@ -74,7 +75,8 @@ def _providers(
         its_rates = None
         if rates is not None and name in told:
             windows = {window: _blocks(counts) for window, counts in told[name].items()}
-            its_rates = RatesSnapshot(scope=its_scope, at=rates.at, windows=windows)
+            priors = {EVERYWHERE: rates.priors[name]} if name in rates.priors else {}
+            its_rates = RatesSnapshot(scope=its_scope, at=rates.at, windows=windows, priors=priors)
         after, decision = step(
             held.get(name, start(now)), scope=its_scope, campaign=campaign, now=now, rates=its_rates, around=around
         )

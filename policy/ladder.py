@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import msgspec
 
 from policy.obeying import OVERRIDDEN, effective, obey, refusal, under_ceiling
+from policy.priors import EVERYWHERE
 from policy.reasons import of_override_over, of_stage
 from policy.signals import FRESH_MS, PAUSE_MS, Found, in_rates, in_time, is_clean
 from policy.standing import (
@@ -170,7 +171,7 @@ def _judge(
         windows = {name: _less(counts, left_out.get(name)) for name, counts in windows.items()}
     answers = rates.verdicts
     if standing.baseline_at is not None or left_out or not METRICS.keys() <= answers.keys():
-        answers = verdicts(windows, campaign.limits)
+        answers = verdicts(windows, campaign.limits, rates.priors.get(EVERYWHERE, {}))
     found = in_rates(standing, campaign, now, rates, windows, answers)
     if around.capped is not None and not _is_shadowed(standing, campaign, around):
         found = [_capped(standing, one, around.capped) for one in found]

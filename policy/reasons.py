@@ -7,6 +7,7 @@ import msgspec
 
 from policy.bursts import Rest
 from policy.counts import trap_events
+from policy.priors import EVERYWHERE
 from schemas.reputation import Command, Counts, RatesSnapshot, Reference, State, Verdict
 
 _REFERENCES = 20
@@ -135,9 +136,11 @@ def evidence_of(
     """Everything that one needs to check a decision, or to make it again.
 
     ``counts`` are all that the window holds, ``windows`` what was held against the scope, without zeros.
-    ``without_burst`` is what is left of a breach when one burst counts once (:mod:`policy.bursts`).
+    ``without_burst`` is what is left of a breach when one burst counts once (:mod:`policy.bursts`), ``prior`` what
+    other campaigns show, when the campaign's limits borrow from them.
     """
     counts = rates.windows.get(verdict.window)
+    prior = rates.priors.get(EVERYWHERE, {}).get(metric)
     recent = [one for one in rates.recent if one.kind in (metric, None)]
     return {
         "rule": rule,
@@ -150,6 +153,7 @@ def evidence_of(
         "limit": verdict.limit,
         "e_value": verdict.evidence,
         "without_burst": None if rest is None else rest._asdict(),
+        "prior": None if prior is None else msgspec.to_builtins(prior),
         "counts": None if counts is None else msgspec.to_builtins(counts),
         "windows": {name: _without_zeros(one) for name, one in windows.items()},
         "judged": {"state": judged.state, "since": judged.since, "e_values": dict(judged.e_values)},

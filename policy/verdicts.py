@@ -24,9 +24,11 @@ import math
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 
+import msgspec
+
 from policy.counts import complaints, isolating_trap_events, trap_events
 from policy.fixed_limits import fixed_verdict
-from schemas.reputation import Answer, Counts, Verdict
+from schemas.reputation import Answer, Counts, Prior, Verdict
 from schemas.sending import Limits
 
 ALPHA = 0.01
@@ -46,6 +48,8 @@ _Z2 = _Z * _Z
 
 Events = Callable[[Counts], tuple[int, int]]
 
+WIDEST = 4.0  # times a limit of blocks, by what everybody is told at a provider
+
 METRICS: Mapping[str, Events] = {
     "hard_bounce": lambda counts: (counts.hard_bounce, counts.accepted + counts.hard_bounce + counts.soft_bounce),
     "complaint": complaints,
@@ -59,19 +63,39 @@ was accepted (only that can be complained about); blocks against the answers of 
 """
 
 _NOTHING = Counts()
+_NO_PRIORS: Mapping[str, Prior] = {}
 
 
-def verdicts(windows: Mapping[str, Counts], limits: Limits) -> dict[str, Verdict]:
-    """The verdict on each metric; a window that is missing is empty."""
+def verdicts(
+    windows: Mapping[str, Counts], limits: Limits, priors: Mapping[str, Prior] = _NO_PRIORS
+) -> dict[str, Verdict]:
+    """The verdict on each metric; a window that is missing is empty.  What priors do: :mod:`policy.priors`."""
     if limits.judging == "fixed":
         return {metric: _fixed(of, windows, limits, getattr(limits, metric)) for metric, of in METRICS.items()}
     seen = _seen(windows)
+    if priors and limits.prior_mails:
+        return {metric: _with_prior(metric, seen, limits, priors.get(metric)) for metric in METRICS}
     return {
         "hard_bounce": _verdict(METRICS["hard_bounce"], seen, limits.hard_bounce),
         "complaint": _verdict(METRICS["complaint"], seen, limits.complaint),
         "trap_hit": _verdict(METRICS["trap_hit"], seen, limits.trap_hit),
         "block": _verdict(METRICS["block"], seen, limits.block),
     }
+
+
+def _with_prior(metric: str, seen: list[tuple[str, float, Counts]], limits: Limits, prior: Prior | None) -> Verdict:
+    limit = getattr(limits, metric)
+    if prior is None:
+        return _verdict(METRICS[metric], seen, limit)
+    if metric == "block":
+        limit = min(1.0, max(limit, min(prior.rate, WIDEST * limit)))
+    found = _verdict(METRICS[metric], seen, limit)
+    mails = min(prior.mails, limits.prior_mails)
+    high = interval(found.events + mails * prior.rate, found.trials + mails)[1]
+    answer: Answer = found.answer
+    if answer != "breach":
+        answer = "within" if found.trials and high < limit else "too_few"
+    return msgspec.structs.replace(found, answer=answer, high=max(high, found.rate))
 
 
 def isolating_traps(windows: Mapping[str, Counts], limits: Limits) -> Verdict:
@@ -153,7 +177,7 @@ def _grid(limit: float) -> tuple[tuple[float, float, float], ...]:
     )
 
 
-def interval(events: int, trials: int) -> tuple[float, float]:
+def interval(events: float, trials: float) -> tuple[float, float]:
     """Wilson's 95 % interval of a share; 0 to 1 when nothing was tried."""
     if trials == 0:
         return 0.0, 1.0

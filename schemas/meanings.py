@@ -80,6 +80,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "min_volume": "with `fixed`: messages before anything is judged",
         "grave_factor": "with `fixed`: how many times the limit is beyond doubt",
         "burst": "with `sequential`: events that one cause may explain; they count as one before a campaign is stopped",
+        "prior_mails": "the most mails that other campaigns' rates at the same providers are worth; 0: nothing",
     },
     "Content": {
         "campaign": _CAMPAIGN,
@@ -242,6 +243,12 @@ MEANINGS: dict[str, dict[str, str]] = {
         "applied": "offsets of the results and feedback that are counted",
         "providers": "the windows by provider, when servers turn the campaign away",
         "campaigns": "of a scope that campaigns share: those that are counted",
+        "priors": "what other campaigns show, by provider (`*`: the campaign's mix) and metric; empty unless asked for",
+    },
+    "Prior": {
+        "rate": "the mean of the other campaigns",
+        "mails": "how many mails of the campaign's own it is worth, before the bound of its limits",
+        "campaigns": "how many campaigns it was made of",
     },
     "Counts": {
         "accepted": "messages taken by the receiving server",

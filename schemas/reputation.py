@@ -72,6 +72,14 @@ class Reference(Part, frozen=True, kw_only=True):
     trap: Trap | None = None
 
 
+class Prior(Part, frozen=True, kw_only=True):
+    """What other campaigns show at a provider: their mean ``rate``, worth ``mails`` mails of a campaign's own."""
+
+    rate: float
+    mails: float
+    campaigns: int
+
+
 class RatesSnapshot(Record, frozen=True, kw_only=True, tag_field="v", tag=1):
     """Live windows of one scope.  Topic ``mail.reputation.rates``.
 
@@ -79,7 +87,8 @@ class RatesSnapshot(Record, frozen=True, kw_only=True, tag_field="v", tag=1):
     requests name it) or ``ip:ADDRESS/provider:NAME/partition:N`` (readers sum an address over partitions).  ``recent``
     are the newest signals against the sender, newest last.  ``providers`` are the same windows by provider, given when
     servers turn the campaign away.  What several campaigns share (``tenant:NAME``, ``domain:NAME``, ``ip:ADDRESS``,
-    each with ``/partition:N``) is counted over the ``campaigns`` that nothing is held against.
+    each with ``/partition:N``) is counted over the ``campaigns`` that nothing is held against.  ``priors`` are what
+    other campaigns show, by provider (``*``: the campaign's mix of them) and metric, when its limits ask for them.
     """
 
     scope: str
@@ -90,6 +99,7 @@ class RatesSnapshot(Record, frozen=True, kw_only=True, tag_field="v", tag=1):
     applied: list[int] = []
     providers: dict[str, dict[str, Counts]] = {}
     campaigns: list[str] = []
+    priors: dict[str, dict[str, Prior]] = {}
 
 
 class Decision(Record, frozen=True, kw_only=True, tag_field="v", tag=1):

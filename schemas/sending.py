@@ -37,6 +37,8 @@ class Limits(Part, frozen=True, kw_only=True):
     rate, as Amazon SES does it, once there are ``min_volume`` messages; ``grave_factor`` times the limit isolates.
     ``burst``: how many events one cause may explain, such as a domain of the list that has died; what stops a campaign
     must be proven with so many of them taken as one, what slows it down need not.  1 says that events come singly.
+    ``prior_mails``: a campaign borrows from what others show at the same providers, as if it were so many mails of its
+    own at most; its upper bounds become narrower, and it is not blamed for blocks that everybody gets there.
 
     Defaults: hard bounces 2 % (Amazon SES asks senders to stay below it), complaints 0.1 % (Google's and
     Yahoo's guidance), trap hits 0.02 % of accepted mail, blocks 5 % of attempts.
@@ -50,6 +52,7 @@ class Limits(Part, frozen=True, kw_only=True):
     min_volume: Annotated[int, Meta(ge=1)] = 1000
     grave_factor: Annotated[float, Meta(ge=1, le=100)] = 2.0
     burst: Annotated[int, Meta(ge=1, le=1000)] = 6
+    prior_mails: Annotated[int, Meta(ge=0, le=1000)] = 0
 
 
 DomainName = Annotated[str, Meta(min_length=1, max_length=253)]
