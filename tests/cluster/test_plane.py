@@ -212,6 +212,19 @@ async def test_pods_of_a_node_that_lost_power_run_again_when_it_is_back(
     assert [one["metadata"]["uid"] for one in await sender.ready(1)] == [pod["metadata"]["uid"]]
 
 
+async def test_a_frozen_api_answers_nothing_until_it_goes_on(own_plane: ControlPlane) -> None:
+    async with Rest(own_plane.kubeconfig(), timeout_s=0.5) as hasty:
+        own_plane.freeze_api()
+        try:
+            with pytest.raises(TimeoutError):
+                await hasty.get("/readyz")
+        finally:
+            own_plane.thaw_api()
+
+    async with Rest(own_plane.kubeconfig()) as patient:
+        assert (await patient.get("/readyz")).ok
+
+
 # The end
 
 
