@@ -135,6 +135,30 @@ def test_what_came_before_from_is_counted_and_not_judged(tmp_path: Path) -> None
     assert (before["first"], before["results"]) == ({}, 540)
 
 
+def test_it_begins_where_the_decisions_before_left_off_or_as_healthy(tmp_path: Path) -> None:
+    before = Decision(
+        scope=campaign_scope("spring"),
+        campaign="spring",
+        from_="healthy",
+        to="isolated",
+        at=T0 + 2 * MINUTE,
+        epoch=2,
+        rule="isolate",
+        reason="a customer called",
+        by="operator:eve",
+    )
+    known = At(before.at, DECISIONS, 0, 0, before)
+    file = written(tmp_path / "all.jsonl", [*trapped(), known])
+    begin = T0 + 5 * MINUTE
+
+    (retained,) = told("--input", file, "--from", begin)["campaigns"]
+    (healthy,) = told("--input", file, "--from", begin, "--start", "healthy")["campaigns"]
+
+    assert (retained["state"], retained["first"]) == ("isolated", {})
+    assert retained["saved"]["good_held"] == 899
+    assert (healthy["state"], healthy["first"]) == ("isolated", {"isolated": T0 + 10 * MINUTE})
+
+
 def test_an_operators_word_is_obeyed_or_not(tmp_path: Path) -> None:
     command = Command(
         id="c-1",
