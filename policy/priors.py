@@ -4,7 +4,8 @@ An option (``limits.prior_mails``, 0 by default).  Of the shares of other campai
 is fitted by moments: their mean, and as many mails as their spread allows, at most ``limits.prior_mails``.
 
 - The interval's upper end counts these mails as if they were the campaign's own, so that a campaign of a
-  hundred mails where nobody has trouble is called within its limit and not too small to tell.  Its lower end never rises.
+  hundred mails where nobody has trouble is called within its limit and not too small to tell.  Its lower end never
+  rises.
 - For blocks, which are an opinion of the provider, the limit is widened to the mean where that is higher, up to four
   times: where everybody is turned away nobody is blamed for it.  Bounces, complaints and traps are made by lists; that
   others have them, too, excuses nobody.
