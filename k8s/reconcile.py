@@ -7,6 +7,7 @@ known when a campaign's turn comes, and every 30 seconds everything is looked at
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, assert_never
@@ -35,6 +36,10 @@ DONE = {
     "isolate": "sender isolated",
     "retire": "sender retired",
 }
+
+
+REPAIRS, REPAIRS_WITHIN_S = 5, 60.0
+"""So many times a minute a sender is put right at once; then whoever undoes it is answered more slowly."""
 
 
 class Truth(Protocol):
@@ -114,6 +119,7 @@ class Reconciler:
         self._heard: dict[str, Control] = {}  # newer than the truth, for as long as that lags behind
         self._tries: dict[str, int] = {}
         self._refused: dict[str, str] = {}  # what was said of campaigns that cannot be what they should be
+        self._repaired: dict[str, deque[float]] = {}  # when it was put right lately
         self._draining: dict[str, float] = {}
         self._measured: dict[str, int] = {}  # campaign -> epoch whose time from decision to done was taken
         self._begun: dict[str, Step] = {}  # told to have begun, and not yet to be done
@@ -138,6 +144,22 @@ class Reconciler:
         self._tries.pop(campaign, None)
         self._queue.add(campaign, urgent=is_urgent(self.control(campaign)))
 
+    def changed(self, campaign: str) -> None:
+        """Somebody changed something about its sender.
+
+        Whoever undoes what we do over and over – two controllers of different versions while one replaces the other –
+        gets an answer ever more slowly, or both would be busy with nothing else.
+        """
+        repaired = self._repaired.get(campaign, ())
+        recent = sum(at > self._clock() - REPAIRS_WITHIN_S for at in repaired)
+        if recent < REPAIRS:
+            self.wake(campaign)
+            return
+        urgent = is_urgent(self.control(campaign))
+        longest = self.habits.longest_urgent_s if urgent else self.habits.longest_pause_s
+        pause_s = min(longest, self.habits.settle_s * float(2 ** (recent - REPAIRS)))
+        self._queue.add_later(campaign, pause_s * (1 + self._chance() / 4), urgent=urgent)
+
     def wake_all(self) -> None:
         """Something about every campaign may have changed."""
         for campaign in self._truth.controls:
@@ -158,10 +180,10 @@ class Reconciler:
     async def run(self) -> None:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._cluster.watch(self.changed), name="watch")  # first: a resync waits for its lists
             for number in range(self.habits.workers):
                 tasks.create_task(self._work(), name=f"reconcile {number}")
             tasks.create_task(self._resync_on(), name="resync")
-            tasks.create_task(self._cluster.watch(self.wake), name="watch")
 
     async def resync(self) -> None:
         """Compare all that is there with all that was decided, and ask for what differs."""
@@ -382,4 +404,5 @@ class Reconciler:
             self.metrics.control_to_done.labels(act).observe(took_ms / 1000)
             log.info(DONE[act], took_ms=took_ms, **fields)
         else:
+            self._repaired.setdefault(step.spec.campaign, deque(maxlen=32)).append(self._clock())
             log.info("sender put right again", **fields)

@@ -43,7 +43,7 @@ def shown(
         observed_generation=live.metadata.generation,
         now=now,
         ready=0 if status is None else status.ready,
-        replicas=1 if live.spec.replicas is None else live.spec.replicas,
+        replicas=0 if status is None else status.wanted,
         egress_address=asked.get("address") if isinstance(asked, dict) else None,
         automation_paused=paused,
         dry_run=spec.record is not None and spec.record.dry_run,

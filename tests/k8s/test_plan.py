@@ -7,7 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from k8s.cluster import CLOSED_STATES, SenderStatus
-from k8s.plan import DRAIN_MARGIN_MS, ORPHAN, Desired, Ensure, Isolate, Release, Retire, desired, is_urgent, plan
+from k8s.plan import (
+    DRAIN_MARGIN_MS,
+    ORPHAN,
+    Desired,
+    Ensure,
+    Isolate,
+    Release,
+    Retire,
+    as_asked,
+    desired,
+    holds,
+    is_urgent,
+    plan,
+)
 from schemas.reputation import Control, State
 from tests.k8s.builders import campaign, control
 
@@ -195,3 +208,25 @@ def test_what_was_done_leaves_nothing_to_do(told: Control | None, there: SenderS
             shape=SHAPE,
         )
         assert plan(desire, done, shape=SHAPE) == []
+
+
+@pytest.mark.parametrize(("asked", "most", "replicas"), [(None, 4, 1), (3, 4, 3), (9, 4, 4), (0, 4, 0), (-1, 4, 0)])
+def test_people_say_how_many_replicas_and_partitions_are_the_most(asked: int | None, most: int, replicas: int) -> None:
+    one = wish(control())
+
+    assert as_asked(one, status(asked=asked), most=most).spec.replicas == replicas
+
+
+def test_what_is_shown_of_a_sender_that_nobody_vouches_for_says_so() -> None:
+    one = wish(control(epoch=4), registered=False)
+    told = holds(one, status(epoch=4))
+
+    assert told is not None
+    assert (told.state, told.epoch, told.reason) == ("isolated", 4, ORPHAN)
+
+
+def test_whoever_knows_less_than_the_place_shows_nothing() -> None:
+    one = wish(control(epoch=4))
+
+    assert holds(one, status(epoch=5)) is None
+    assert holds(one, None) is None

@@ -8,17 +8,20 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import msgspec
 import pytest
 import structlog
 from kubernetes.aio import client
 
 from k8s.api import Api
-from k8s.cluster import Permanent, Temporary
+from k8s.cluster import Permanent, Temporary, Unfit
 from k8s.kubernetes import KubernetesCluster
 from k8s.patches import Site
-from k8s.reconcile import Habits, Reconciler
+from k8s.reconcile import REPAIRS, Habits, Reconciler
 from policy.naming import sender_name
+from policy.registering import Flaw
 from schemas.reputation import Control
+from schemas.sending import Campaign
 from tests.doubles.fake_api import Called, FakeApi
 from tests.k8s.builders import NOW, Decided, campaign, control, spec, until
 from tests.k8s.memory_cluster import MemoryCluster
@@ -408,6 +411,130 @@ async def test_a_controller_that_knows_less_than_the_place_waits(cluster: Memory
 
     assert state(cluster) == ("isolated", 0, 0)
     assert [(event["known"], event["fence"]) for event in logs] == [(8, 9)], "said once"
+
+
+async def test_whoever_undoes_it_over_and_over_is_answered_ever_more_slowly(
+    cluster: MemoryCluster, truth: Decided
+) -> None:
+    clock = [0.0]
+    truth.say(control())
+    one = Reconciler(cluster, truth, now=lambda: NOW, chance=lambda: 0.0, habits=STILL, clock=lambda: clock[0])
+    name = sender_name("spring-sale")
+    async with working(one):
+        one.wake("spring-sale")
+        await reached(cluster, ("healthy", 1, 1))
+        for _ in range(20):
+            cluster.world.senders[name] = dataclasses.replace(cluster.world.senders[name], wanted=5, running=5)
+            one.changed("spring-sale")
+            for _ in range(20):
+                await asyncio.sleep(0)
+
+        assert len(cluster.acts) == 1 + REPAIRS, "and then it waits"
+        clock[0] += STILL.longest_pause_s
+        one.wake("other")  # the queue looks at the clock again
+        await reached(cluster, ("healthy", 1, 1))
+
+
+async def test_what_a_place_shows_follows_each_decision(cluster: MemoryCluster, truth: Decided) -> None:
+    truth.say(control())
+    one = reconciler(cluster, truth)
+    for epoch, told in enumerate(("healthy", "isolated", "watched"), start=1):
+        truth.say(control(told, epoch=epoch))  # type: ignore[arg-type]  # the states above
+        while not await one.reconcile("spring-sale"):
+            pass
+        assert cluster.world.shown["spring-sale"][:2] == (told, epoch)
+
+    assert cluster.world.said == [("spring-sale", 1), ("spring-sale", 2), ("spring-sale", 3)], "each once"
+
+
+async def test_what_was_not_shown_is_found_by_a_resync(cluster: MemoryCluster, truth: Decided) -> None:
+    truth.say(control())
+    one = reconciler(cluster, truth)
+    await one.reconcile("spring-sale")
+    cluster.world.shown.clear()
+
+    async with working(one):
+        await until(lambda: asyncio.sleep(0, "spring-sale" in cluster.world.shown), what="shown")
+
+
+async def test_a_pulled_brake_is_shown(cluster: MemoryCluster, truth: Decided) -> None:
+    truth.say(control())
+    one = Reconciler(cluster, truth, now=lambda: NOW, chance=lambda: 0.0, habits=STILL, paused=lambda: True)
+    await one.reconcile("spring-sale")
+
+    assert cluster.world.shown["spring-sale"][2]
+
+
+class Registry:
+    """Remembers what was registered; a campaign of tenant ``odd`` has a flaw."""
+
+    def __init__(self, truth: Decided) -> None:
+        self.truth, self.registered = truth, list[Campaign]()
+
+    def completed(self, made: Campaign) -> Campaign:
+        return msgspec.structs.replace(made, unsubscribe_url="https://u.shop.example/u")
+
+    async def register(self, made: Campaign) -> Flaw | None:
+        if made.tenant == "odd":
+            return Flaw("tenant", "is odd")
+        self.registered.append(made)
+        return None
+
+
+def registering(cluster: MemoryCluster, truth: Decided) -> tuple[Reconciler, Registry]:
+    registry = Registry(truth)
+    one = Reconciler(cluster, truth, now=lambda: NOW, chance=lambda: 0.0, habits=STILL, registrar=registry)
+    return one, registry
+
+
+async def test_a_campaign_that_people_made_in_the_place_is_registered_once(
+    cluster: MemoryCluster, truth: Decided
+) -> None:
+    one, registry = registering(cluster, truth)
+    made = cluster.world.defined["spring-sale"] = campaign()
+    for _ in range(3):
+        await one.reconcile("spring-sale")
+    truth.campaigns["spring-sale"] = registry.completed(made)
+    await one.reconcile("spring-sale")
+
+    assert registry.registered == [registry.completed(made)]
+    assert cluster.acts == [], "a sender begins with its first decision"
+
+
+async def test_an_edit_of_it_is_registered_anew(cluster: MemoryCluster, truth: Decided) -> None:
+    one, registry = registering(cluster, truth)
+    truth.campaigns["spring-sale"] = registry.completed(campaign())
+    cluster.world.defined["spring-sale"] = campaign(tenant="other")
+    await one.reconcile("spring-sale")
+
+    assert [made.tenant for made in registry.registered] == ["other"]
+
+
+async def test_a_resync_finds_a_campaign_that_was_made_while_nobody_watched(
+    cluster: MemoryCluster, truth: Decided
+) -> None:
+    one, registry = registering(cluster, truth)
+    cluster.world.defined["spring-sale"] = campaign()
+
+    async with working(one):
+        await until(lambda: asyncio.sleep(0, registry.registered), what="registered")
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [(Unfit("spec.from: the field is missing"), "spec.from: the field is missing"), ("odd", "tenant: is odd")],
+    ids=["unfit", "flaw"],
+)
+async def test_one_that_cannot_be_registered_is_refused_once_and_its_maker_sees_why(
+    cluster: MemoryCluster, truth: Decided, made: Unfit | str, said: str
+) -> None:
+    one, registry = registering(cluster, truth)
+    cluster.world.defined["spring-sale"] = campaign(tenant=made) if isinstance(made, str) else made
+    for _ in range(3):
+        await one.reconcile("spring-sale")
+
+    assert cluster.world.refused == [said]
+    assert registry.registered == []
 
 
 # Killed between any two calls of the Kubernetes API.
