@@ -364,6 +364,20 @@ def test_the_base_renders_with_one_image_for_all() -> None:
     assert {body["metadata"].get("namespace", "mailcordon") for body in bodies} == {"mailcordon"}
 
 
+def test_an_overlay_in_another_namespace_binds_the_identities_that_are_there(tmp_path: Path) -> None:
+    """A binding to an account of the namespace `mailcordon`, which would not be there, gives nobody any rights."""
+    shutil.copytree(MANIFESTS, tmp_path / "manifests")
+    overlay = tmp_path / "manifests" / "elsewhere"
+    overlay.mkdir()
+    (overlay / "kustomization.yaml").write_text("namespace: elsewhere\nresources: [../base]\n", encoding="utf-8")
+
+    bindings = [body for body in rendered(overlay) if body["kind"] == "RoleBinding"]
+
+    assert len(bindings) == 2
+    for one in bindings:
+        assert [subject["namespace"] for subject in one["subjects"]] == [one["metadata"]["namespace"]] == ["elsewhere"]
+
+
 def test_an_overlay_changes_the_image_of_senders_as_well(tmp_path: Path) -> None:
     """The overlay as the README shows it, with a digest in place of the dots."""
     shutil.copytree(MANIFESTS, tmp_path / "manifests")
