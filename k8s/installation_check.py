@@ -7,7 +7,7 @@ from k8s import installation as judge
 from k8s import installation_rights as rights
 from k8s import installation_traffic as traffic
 from k8s import labels, patches
-from k8s.cluster import SenderSpec
+from k8s.cluster import CLOSED_STATES, SenderSpec
 from k8s.installation import Body, Denied, Finding, Seen
 from k8s.installation_reading import MERGE, Reader, shipped
 from k8s.patches import Site
@@ -75,17 +75,16 @@ class _Look:
             for what, body in rights.forbidden_writes(self._site).items()
         ]
         senders = await self._senders()
-        fenced = next((one for one in senders if _annotation(one, labels.FENCE)), None)
+        fenced = next((one for one in senders if _annotation(one, labels.FENCE) not in {"", "0"}), None)
         if fenced is not None:
-            older = {"metadata": {"annotations": {labels.FENCE: "0"}}}
-            path = f"{deployments}/{fenced['metadata']['name']}"
-            tries.append(self._reader.pretend(f"an older epoch for {path[-60:]}", "PATCH", path, older, kind=MERGE))
-        stopped = next((one for one in senders if _annotation(one, labels.STATE) in {"isolated", "retired"}), None)
+            name, older = fenced["metadata"]["name"], {"metadata": {"annotations": {labels.FENCE: "0"}}}
+            what = f"an older epoch for {name}"
+            tries.append(self._reader.pretend(what, "PATCH", f"{deployments}/{name}", older, kind=MERGE))
+        stopped = next((one for one in senders if _annotation(one, labels.STATE) in CLOSED_STATES), None)
         if stopped is not None:
-            path = f"{deployments}/{stopped['metadata']['name']}/scale"
-            more = {"spec": {"replicas": 1}}
-            what = f"a replica for {stopped['metadata']['name']}, which is stopped"
-            tries.append(self._reader.pretend(what, "PATCH", path, more, kind=MERGE))
+            name, more = stopped["metadata"]["name"], {"spec": {"replicas": 1}}
+            what = f"a replica for {name}, which is stopped"
+            tries.append(self._reader.pretend(what, "PATCH", f"{deployments}/{name}/scale", more, kind=MERGE))
         return rights.guard(await asyncio.gather(*tries))
 
     async def rights(self) -> list[Finding]:
