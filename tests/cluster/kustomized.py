@@ -18,7 +18,7 @@ MANIFESTS = Path(__file__).parents[2] / "k8s" / "manifests"
 Body = dict[str, Any]  # Any: JSON of the Kubernetes API
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass
 class Cluster:
     """kubectl as an administrator, and one namespace."""
 
