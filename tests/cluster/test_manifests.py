@@ -4,7 +4,7 @@ Kinds of other projects are tried where the cluster knows them; elsewhere ``test
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import yaml
 from click.testing import CliRunner
 
 from cli.manifests import manifests
-from k8s import patches
+from k8s import labels, patches
 from k8s.patches import Site
 from tests.cluster.conftest import Given
 from tests.cluster.kustomized import MANIFESTS, Body, Cluster, documents, namespaced
@@ -93,8 +93,8 @@ def test_what_a_campaign_owns_is_taken_strictly_as_it_is_printed(cluster: Cluste
 
 
 def pods(cluster: Cluster, tmp_path: Path) -> dict[str, Body]:
-    """A pod of each role and of a sender, made from its Deployment's template."""
-    rendered = documents(cluster.rendered("base", tmp_path / "manifests"))
+    """A pod of each role, of the kind overlay's others and of a sender, made from their templates."""
+    rendered = documents(cluster.rendered("overlays/kind", tmp_path / "manifests"))
     sender = patches.deployment(spec(), Site(namespace=cluster.namespace), control(), replicas=1)
     account = patches.service_account(spec(), Site(namespace=cluster.namespace))
     cluster.apply(json.dumps(account))
@@ -106,17 +106,24 @@ def pods(cluster: Cluster, tmp_path: Path) -> dict[str, Body]:
             "spec": one["spec"]["template"]["spec"],
         }
         for one in (*rendered, sender)
-        if one["kind"] == "Deployment"
+        if one["kind"] in {"Deployment", "StatefulSet"}
     }
 
 
 def test_pods_of_every_role_and_of_senders_are_admitted_where_restricted_is_enforced(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    labels = json.loads(cluster("get", "namespace", cluster.namespace, "-o", "json"))["metadata"]["labels"]
-    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+    switched = json.loads(cluster("get", "namespace", cluster.namespace, "-o", "json"))["metadata"]["labels"]
+    assert switched["pod-security.kubernetes.io/enforce"] == "restricted"
     found = pods(cluster, tmp_path)
-    assert len(found) == 4
+    assert found.keys() == {
+        "mailcordon-worker",
+        "mailcordon-controller",
+        "mailcordon-return-path",
+        "mailcordon-providers",
+        "kafka",
+        spec().name,
+    }
 
     for body in found.values():
         assert cluster("create", "--dry-run=server", "-f", "-", "-o", "name", stdin=json.dumps(body))
@@ -142,6 +149,55 @@ def test_a_pod_that_could_do_more_is_refused(
 
     assert 'violates PodSecurity "restricted' in refused
     assert said in refused
+
+
+# Drains.
+
+
+@pytest.fixture
+def without_replacements(cluster: Cluster) -> Iterator[Callable[[], None]]:
+    """No pod is made any more once it is called, as on a cluster that is full."""
+
+    def fill() -> None:
+        cluster("create", "quota", "full", "--hard=pods=0")
+        holds = ("get", "resourcequota", "full", "-o", "jsonpath={.status.hard.pods}")
+        cluster.until(lambda: cluster(*holds) == "0", what=lambda: "the quota holds")
+
+    yield fill
+    cluster("delete", "resourcequota", "full", "--ignore-not-found")
+
+
+@pytest.mark.usefixtures("own_plane")
+@pytest.mark.parametrize("replicas", [1, 3])
+def test_a_drain_takes_one_pod_of_a_sender_and_waits_for_another(
+    cluster: Cluster, replicas: int, without_replacements: Callable[[], None]
+) -> None:
+    one = spec(f"drained-{replicas}")
+    site = Site(namespace=cluster.namespace, image="registry.example/pause:1")
+    bodies = [
+        patches.service_account(one, site),
+        patches.pod_disruption_budget(one, site),
+        patches.deployment(one, site, control(name=one.campaign), replicas=replicas),
+    ]
+    cluster.apply(yaml.safe_dump_all(bodies))
+    budget = ("get", "poddisruptionbudget", one.name, "-o", "jsonpath={.status.currentHealthy}")
+    cluster.until(lambda: cluster(*budget) == str(replicas), what=lambda: cluster("get", "pods"))
+    chosen = f"{labels.CAMPAIGN}={patches.selector(one)[labels.CAMPAIGN]}"
+    names = cluster("get", "pods", "-l", chosen, "-o", "jsonpath={.items[*].metadata.name}").split()
+
+    without_replacements()
+
+    refused = [evicted(cluster, name) for name in names]
+
+    assert len([said for said in refused if not said]) == 1
+    assert all("disruption budget" in said for said in refused if said)
+
+
+def evicted(cluster: Cluster, pod: str) -> str:
+    """Ask for a pod's eviction, as a drain of its node does; why not, if it is refused."""
+    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": cluster.namespace}}
+    path = f"/api/v1/namespaces/{cluster.namespace}/pods/{pod}/eviction"
+    return cluster.refusal("create", "--raw", path, "-f", "-", stdin=json.dumps(body))
 
 
 # Rights.
