@@ -5,11 +5,10 @@ sentence, and what to do about it.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from k8s import labels
 from k8s.patches import KAFKA, Site
 from policy.settings import Settings, WrongSetting, read
 
@@ -52,35 +51,33 @@ def is_well(findings: Iterable[Finding]) -> bool:
 
 
 def version(told: Body) -> Finding:
-    """Is the API server young enough for admission policies?"""
+    """Is the API server young enough for admission policies?  Clouds write its minor number as ``30+``."""
     name = str(told.get("gitVersion", "?"))
-    major, minor = (int("".join(re.findall(r"\d+", str(told.get(part, "")))[:1]) or 0) for part in ("major", "minor"))
-    if (major, minor) < OLDEST:
+    if (_number(told.get("major")), _number(told.get("minor"))) < OLDEST:
         oldest = ".".join(map(str, OLDEST))
         return Finding("API server", "wrong", f"{name} is older than {oldest}", "upgrade the cluster")
     return Finding("API server", "ok", name)
 
 
-def presence(check: str, seen: Seen, *, fix: str = APPLY) -> Finding | None:
-    """The finding about an object that is not there or cannot be seen; None when it can be looked into."""
-    match seen:
-        case None:
-            return Finding(check, "missing", "not there", fix)
-        case Denied(why):
-            return Finding(check, "unknown", f"you may not look: {why}", "ask somebody who may")
-        case _:
-            return None
+def _number(text: object) -> int:
+    digits = re.match(r"\d+", str(text or ""))
+    return int(digits[0]) if digits else 0
 
 
-def as_shipped(check: str, seen: Seen, shipped: Body, *, parts: Sequence[str] = ("spec",)) -> Finding:
+def absent(check: str, seen: Denied | None, *, fix: str = APPLY) -> Finding:
+    """The finding about an object that is not there, or that we may not see."""
+    if seen is None:
+        return Finding(check, "missing", "not there", fix)
+    return Finding(check, "unknown", f"you may not look: {seen.why}", "ask somebody who may")
+
+
+def as_shipped(check: str, seen: Seen, shipped: Body) -> Finding:
     """Is everything there that we ship?  What the API server adds by itself, or others do, is no difference."""
-    absent = presence(check, seen)
-    if absent is not None or not isinstance(seen, dict):
-        return absent or Finding(check, "missing", "not there", APPLY)
-    for part in parts:
-        where = difference(shipped.get(part), seen.get(part), part)
-        if where is not None:
-            return Finding(check, "wrong", f"differs from this mailcordon's at {where}", APPLY)
+    if not isinstance(seen, dict):
+        return absent(check, seen)
+    where = difference(shipped.get("spec"), seen.get("spec"), "spec")
+    if where is not None:
+        return Finding(check, "wrong", f"differs from this mailcordon's at {where}", APPLY)
     return Finding(check, "ok", "as shipped")
 
 
@@ -107,9 +104,8 @@ def established(crd: Seen) -> Finding | None:
 def namespace(seen: Seen, name: str, *, wanted: Mapping[str, str]) -> list[Finding]:
     """The namespace and the labels that switch on Pod Security and the guard."""
     check = f"namespace {name}"
-    absent = presence(check, seen)
-    if absent is not None or not isinstance(seen, dict):
-        return [absent] if absent else []
+    if not isinstance(seen, dict):
+        return [absent(check, seen)]
     found = seen["metadata"].get("labels", {})
     return [
         Finding(f"{check}, label {key}", "ok", value)
@@ -127,9 +123,8 @@ def namespace(seen: Seen, name: str, *, wanted: Mapping[str, str]) -> list[Findi
 def config(seen: Seen, name: str) -> list[Finding]:
     """The settings of all roles and senders: readable, pointing at a Kafka and an image."""
     check = f"ConfigMap {name}"
-    absent = presence(check, seen)
-    if absent is not None or not isinstance(seen, dict):
-        return [absent] if absent else []
+    if not isinstance(seen, dict):
+        return [absent(check, seen)]
     data = {key: str(value) for key, value in (seen.get("data") or {}).items() if value}
     fix = f"set it in your overlay's config.yaml; {APPLY}"
     findings = [
@@ -177,17 +172,17 @@ def secrets(found: Mapping[str, Seen], site: Site, settings: Mapping[str, str]) 
             findings.append(Finding(check, "skipped", "not there, and nothing asks for it"))
             continue
         fix = needed.get(name, "").format(name=name)
-        absent = presence(check, seen, fix=f"{fix}  (--namespace {site.namespace}; docs/guide/kubernetes.md)")
-        findings.append(absent or Finding(check, "ok", "there; what is in it is not read"))
+        where = f"{fix}  (--namespace {site.namespace}; docs/guide/kubernetes.md)"
+        there = Finding(check, "ok", "there; what is in it is not read")
+        findings.append(there if isinstance(seen, dict) else absent(check, seen, fix=where))
     return findings
 
 
 def role(name: str, seen: Seen) -> Finding:
     """Does a role of ours run?"""
     check = f"Deployment {name}"
-    absent = presence(check, seen)
-    if absent is not None or not isinstance(seen, dict):
-        return absent or Finding(check, "missing", "not there", APPLY)
+    if not isinstance(seen, dict):
+        return absent(check, seen)
     wanted, ready = seen["spec"].get("replicas", 1), seen.get("status", {}).get("readyReplicas", 0)
     failing = replica_failure(seen)
     if failing:
@@ -225,9 +220,3 @@ def condition(body: Body, kind: str) -> tuple[str, str]:
             said = str(one.get("message", ""))[:300]
             return str(one.get("status")), "" if (kind, one.get("status")) == ("Established", "True") else said
     return "Unknown", ""
-
-
-def is_sender(body: Body) -> bool:
-    """Is this object a sender's, by its labels?"""
-    found = body["metadata"].get("labels") or {}
-    return found.get(labels.COMPONENT) == "sender" and found.get(labels.NAME) == "mailcordon"

@@ -14,7 +14,6 @@ from k8s.patches import Site
 from policy.naming import sender_name
 
 _ADMISSION = "/apis/admissionregistration.k8s.io/v1"
-_CAMPAIGNS = "/apis/mailcordon.dev/v1alpha1"
 _PATHS = {
     "ValidatingAdmissionPolicy": f"{_ADMISSION}/validatingadmissionpolicies",
     "ValidatingAdmissionPolicyBinding": f"{_ADMISSION}/validatingadmissionpolicybindings",
@@ -28,8 +27,7 @@ async def check(reader: Reader, site: Site) -> list[Finding]:
     Raises Temporary or Permanent when the API server gives no answer at all.
     """
     told = await reader.get("/version")
-    documents = shipped()
-    look = _Look(reader, site, documents)
+    look = _Look(reader, site, shipped(), await _senders(reader, site))
     parts = await asyncio.gather(
         look.definitions(),
         look.namespace(),
@@ -43,8 +41,8 @@ async def check(reader: Reader, site: Site) -> list[Finding]:
 
 
 class _Look:
-    def __init__(self, reader: Reader, site: Site, documents: Sequence[Body]) -> None:
-        self._reader, self._site, self._documents = reader, site, documents
+    def __init__(self, reader: Reader, site: Site, documents: Sequence[Body], senders: Sequence[Body]) -> None:
+        self._reader, self._site, self._documents, self._senders = reader, site, documents, senders
 
     async def definitions(self) -> list[Finding]:
         """What is the whole cluster's: the Campaign resource and the admission policies, as we ship them."""
@@ -74,13 +72,12 @@ class _Look:
             self._reader.pretend(what, "POST", self._in(body["apiVersion"], _plural(body["kind"])), body)
             for what, body in rights.forbidden_writes(self._site).items()
         ]
-        senders = await self._senders()
-        fenced = next((one for one in senders if _annotation(one, labels.FENCE) not in {"", "0"}), None)
+        fenced = next((one for one in self._senders if _annotation(one, labels.FENCE) not in {"", "0"}), None)
         if fenced is not None:
             name, older = fenced["metadata"]["name"], {"metadata": {"annotations": {labels.FENCE: "0"}}}
             what = f"an older epoch for {name}"
             tries.append(self._reader.pretend(what, "PATCH", f"{deployments}/{name}", older, kind=MERGE))
-        stopped = next((one for one in senders if _annotation(one, labels.STATE) in CLOSED_STATES), None)
+        stopped = next((one for one in self._senders if _annotation(one, labels.STATE) in CLOSED_STATES), None)
         if stopped is not None:
             name, more = stopped["metadata"]["name"], {"spec": {"replicas": 1}}
             what = f"a replica for {name}, which is stopped"
@@ -110,7 +107,7 @@ class _Look:
         path = self._in("apps/v1", "deployments")
         seen = await asyncio.gather(*(self._reader.get(f"{path}/{name}") for name in judge.ROLES))
         findings = [judge.role(name, one) for name, one in zip(judge.ROLES, seen, strict=True)]
-        return findings + judge.refused_senders(await self._senders())
+        return findings + judge.refused_senders(self._senders)
 
     async def networks(self) -> list[Finding]:
         """Policies, autoscalers, quotas."""
@@ -120,16 +117,15 @@ class _Look:
             self._reader.items(self._in("keda.sh/v1alpha1", "scaledobjects")),
             self._reader.items(self._in("v1", "resourcequotas")),
         )
-        senders = await self._senders()
         findings = []
         if isinstance(policies, Denied):
             findings.append(_unseen("NetworkPolicies", policies))
         else:
-            findings += self._base_policies(policies) + traffic.ways_out(policies, self._pods(senders))
+            findings += self._base_policies(policies) + traffic.ways_out(policies, self._pods())
         if isinstance(hpas, Denied) or isinstance(scaled, Denied):
             findings.append(_unseen("autoscalers", hpas if isinstance(hpas, Denied) else scaled))
         else:
-            findings += traffic.autoscalers(hpas, scaled, [one["metadata"]["name"] for one in senders])
+            findings += traffic.autoscalers(hpas, scaled, [one["metadata"]["name"] for one in self._senders])
         if isinstance(quotas, Denied):
             return [*findings, _unseen("ResourceQuota", quotas)]
         return findings + traffic.quota(quotas, self._site)
@@ -147,23 +143,29 @@ class _Look:
         )
         return [first, Finding("NetworkPolicies of the base", "ok", f"all {len(names)} are there")]
 
-    async def _senders(self) -> list[Body]:
-        path = self._in("apps/v1", "deployments")
-        found = await self._reader.items(f"{path}?labelSelector={labels.MANAGED_BY}%3Dmailcordon")
-        return [one for one in found if judge.is_sender(one)] if not isinstance(found, Denied) else []
-
-    def _pods(self, senders: Sequence[Body]) -> dict[str, Mapping[str, str]]:
+    def _pods(self) -> dict[str, Mapping[str, str]]:
         """The labels of senders' pods: of those that are there, and of one that may come."""
         campaign = "a-campaign-that-may-come"
         coming = SenderSpec(campaign=campaign, name=sender_name(campaign))
         pods: dict[str, Mapping[str, str]] = {"any sender": patches.selector(coming)}
         return pods | {
-            one["metadata"]["name"]: one["spec"]["template"]["metadata"].get("labels", {}) for one in senders
+            one["metadata"]["name"]: one["spec"]["template"]["metadata"].get("labels", {}) for one in self._senders
         }
 
     def _in(self, group_version: str, plural: str) -> str:
-        prefix = f"/api/{group_version}" if "/" not in group_version else f"/apis/{group_version}"
-        return f"{prefix}/namespaces/{self._site.namespace}/{plural}"
+        return _path(self._site, group_version, plural)
+
+
+async def _senders(reader: Reader, site: Site) -> list[Body]:
+    """The Deployments of senders; none where we may not look, which the roles' lines say."""
+    chosen = f"{labels.MANAGED_BY}%3Dmailcordon,{labels.COMPONENT}%3Dsender"
+    found = await reader.items(f"{_path(site, 'apps/v1', 'deployments')}?labelSelector={chosen}")
+    return [] if isinstance(found, Denied) else found
+
+
+def _path(site: Site, group_version: str, plural: str) -> str:
+    prefix = f"/apis/{group_version}" if "/" in group_version else f"/api/{group_version}"
+    return f"{prefix}/namespaces/{site.namespace}/{plural}"
 
 
 def _plural(kind: str) -> str:
