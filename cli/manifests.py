@@ -110,7 +110,7 @@ def _anything(spec: SenderSpec) -> Control:
 
 def as_yaml(bodies: list[patches.Body]) -> str:
     """Documents for kubectl."""
-    import yaml  # what the Kubernetes client brings along; only this command writes YAML
+    import yaml  # only this command writes it
 
     return str(yaml.safe_dump_all(bodies, sort_keys=False, explicit_start=True, allow_unicode=True, width=120))
 

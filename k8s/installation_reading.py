@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
-import yaml  # comes with the Kubernetes client
+import yaml
 from kubernetes.aio import client, config
 
 from k8s.api import as_yaml
