@@ -213,6 +213,14 @@ async def test_an_isolated_campaign_is_scaled_down_and_never_up(place: Place) ->
     assert (await place.rest.get(place.path())).wanted()["spec"]["replicas"] == 1
 
 
+async def test_a_reason_of_several_lines_is_told_in_one(place: Place) -> None:
+    """A message with a line break would be dropped by the API server."""
+    await place.project(msgspec.structs.replace(ISOLATED, reason="many\nwords"))
+
+    with place.refused("is isolated since", "many words"):
+        place.kubectl("scale", "mc", NAME, "--replicas=2")
+
+
 async def test_a_definition_that_somebody_edits_is_put_right_with_the_next_apply(place: Place) -> None:
     before = await place.project(record=campaign(labels={"team": "growth"}))
     change = {
