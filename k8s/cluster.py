@@ -50,7 +50,8 @@ class SenderStatus:
     ``agreed``: all parts tell the same epoch and state; they differ while an act is half done.
     ``shape`` is the :meth:`Cluster.fingerprint` that it was made from, empty when somebody else has changed it.
     ``asked`` is how many replicas people or autoscalers ask for, None where they have no place to say so; ``ready``
-    counts the replicas that say of themselves that they can work.
+    counts the replicas that say of themselves that they can work.  ``refused``: why the place makes no more of them, a
+    quota that is used up most often; empty when it does.
     """
 
     campaign: str
@@ -66,6 +67,7 @@ class SenderStatus:
     shape: str = ""
     asked: int | None = None
     ready: int = field(default=0, compare=False)
+    refused: str = field(default="", compare=False)
 
     @property
     def closed(self) -> bool:

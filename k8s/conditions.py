@@ -51,6 +51,7 @@ class Seen:
 
 
 _Said = tuple[Answer, str, str]
+_MOST_REFUSED = 300
 
 
 def conditions(
@@ -94,8 +95,14 @@ def _ready(control: Control, seen: Seen) -> _Said:
     if seen.wanted == 0:
         return "False", "NoReplicasWanted", f"spec.replicas is 0; {why}"
     if seen.ready < seen.wanted:
-        return "False", "Starting", f"{seen.ready} of {seen.wanted} replicas are ready; {why}"
+        return _starting(status, seen, why)
     return "True", "Sending", why
+
+
+def _starting(status: SenderStatus, seen: Seen, why: str) -> _Said:
+    if status.refused:
+        return "False", "PodsRefused", f"{status.refused[:_MOST_REFUSED]}; {why}"
+    return "False", "Starting", f"{seen.ready} of {seen.wanted} replicas are ready; {why}"
 
 
 def _isolated(control: Control, status: SenderStatus | None) -> _Said:

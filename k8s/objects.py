@@ -204,6 +204,7 @@ def status_of(campaign: str, name: str, parts: Parts, *, untouched: Mapping[str,
         wanted=_wanted(deployment),
         running=parts.running,
         ready=sum(map(is_ready, parts.pods)),
+        refused=_refused(deployment),
         asked=there["Campaign"].spec.replicas if "Campaign" in there else None,
         egress_open=policy is None or bool(policy.spec.egress),  # without a policy all is allowed
         epoch=parts.fence,
@@ -225,6 +226,13 @@ def says(body: Mapping[str, Any], live: Thing) -> bool:
         and ("replicas" not in spec or spec["replicas"] == live.spec.replicas)
         and ("egress" not in spec or bool(spec["egress"]) == bool(live.spec.egress))
     )
+
+
+def _refused(deployment: Thing | None) -> str:
+    """Why the API server takes no more of a Deployment's pods.  It begins with a pod's name, another at every try."""
+    conditions = deployment.status.conditions if deployment else ()
+    failing = next((one for one in conditions if one.type == "ReplicaFailure" and one.status == "True"), None)
+    return failing.message.rpartition(" is forbidden: ")[2] if failing else ""
 
 
 def _wanted(deployment: Thing | None) -> int:

@@ -48,10 +48,10 @@ class Installation(Cluster):
         """An object; empty where there is none."""
         return json.loads(self("get", kind, name, "--ignore-not-found", "-o", "json") or "{}")  # type: ignore[no-any-return]
 
-    def condition(self, kind: str) -> str:
-        """The status of a condition of the campaign."""
+    def condition(self, kind: str, part: str = "status") -> str:
+        """The status of a condition of the campaign, or another part of it."""
         told = self.get("campaign", SENDER).get("status", {}).get("conditions", ())
-        return next((one["status"] for one in told if one["type"] == kind), "")
+        return next((str(one[part]) for one in told if one["type"] == kind), "")
 
 
 @pytest.fixture
@@ -98,6 +98,14 @@ def test_roles_come_up_a_campaign_gets_its_sender_and_an_isolation_takes_it_away
     for kind in ("deployment", "networkpolicy", "service", "serviceaccount", "poddisruptionbudget"):
         assert here.get(kind, SENDER), kind
     assert here.get("poddisruptionbudget", SENDER)["spec"]["maxUnavailable"] == 1
+
+    here("create", "quota", "full", "--hard=pods=4")
+    here("scale", "campaign", SENDER, "--replicas=3")
+    here.until(
+        lambda: here.condition("Ready", "reason") == "PodsRefused", what=lambda: str(here.get("campaign", SENDER))
+    )
+    assert here.condition("Ready", "message").startswith("exceeded quota: full")
+    here("delete", "quota", "full")
 
     assert here.say("isolate", "spring-sale", "--reason", "the list was bought", *kafka).exit_code == 0
     here.until(

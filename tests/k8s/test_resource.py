@@ -237,6 +237,12 @@ READY = {
     "half_done": (RUNNING, seen(status(agreed=False)), ("False", "Opening")),
     "nobody_wants_any": (RUNNING, seen(status(wanted=0, running=0), ready=0, wanted=0), ("False", "NoReplicasWanted")),
     "not_all_ready": (RUNNING, seen(status(wanted=3, running=3), ready=1, wanted=3), ("False", "Starting")),
+    "pods_are_refused": (
+        RUNNING,
+        seen(status(wanted=2, refused="exceeded quota: mailcordon"), wanted=2),
+        ("False", "PodsRefused"),
+    ),
+    "refused_once_and_well": (RUNNING, seen(status(refused="exceeded quota: mailcordon")), ("True", "Sending")),
     "paused": (control("paused"), seen(status("paused")), ("False", "Paused")),
     "isolated": (ISOLATED, seen(SHUT, ready=0), ("False", "Isolated")),
     "retired": (control("retired"), seen(None, ready=0), ("False", "Retired")),
