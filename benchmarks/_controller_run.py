@@ -141,7 +141,7 @@ async def _idle(one: Reconciler, cluster: KubernetesCluster) -> None:
 
 def _is_done(one: Reconciler, cluster: KubernetesCluster, name: str) -> bool:
     wish = one._wish(name)
-    status = cluster._status(wish.spec, cluster._known(wish.spec))
+    status = cluster._status(wish.spec, cluster._reading.known(wish.spec))
     control = holds(wish, status)
     if control is None or status is None or one._plan(name, status) or not one._is_shown(wish, status):
         return False

@@ -26,6 +26,10 @@ class NotServed(Permanent):
     """There is no such namespace, or the API server does not know this kind."""
 
 
+class Undeclared(Permanent):
+    """The API server's schema lacks a field of ours: its definitions are of an older version than we are."""
+
+
 class Outdated(Permanent):
     """The guard inside the API server refused an epoch that is older than the one it holds."""
 
@@ -43,7 +47,7 @@ def failure(status: int, retry_after: str | None, raw: bytes | msgspec.Raw) -> E
     whole = _said(bytes(raw))
     said, delay_s = whole[:MAX_SAID], _seconds(retry_after)
     match status:
-        case 403 | 422 if (refused := _by_the_guard(whole)) is not None:
+        case 400 | 403 | 422 | 500 if (refused := _about_us(whole)) is not None:
             return refused
         case 409 | 410:
             return (Conflict if status == 409 else Expired)(said)
@@ -59,8 +63,10 @@ def failure(status: int, retry_after: str | None, raw: bytes | msgspec.Raw) -> E
             return Permanent(f"the Kubernetes API refused what we sent ({status}): {said}")
 
 
-def _by_the_guard(said: str) -> Exception | None:
-    """What the guard's refusal means (k8s/manifests/base/admission.yaml, crd.yaml); None when it was not the guard."""
+def _about_us(said: str) -> Exception | None:
+    """What a refusal by our own definitions and policies means (crd.yaml, admission.yaml); None when it is none."""
+    if "field not declared in schema" in said or "unknown field" in said:
+        return Undeclared(f"the Kubernetes API has older definitions, apply k8s/manifests/base anew: {said[:MAX_SAID]}")
     if "stale decision" in said:
         return Outdated(said[:MAX_SAID])
     if "ValidatingAdmissionPolicy 'mailcordon-" in said:

@@ -18,13 +18,13 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import msgspec
+import structlog
 
 from k8s import api, labels, objects, patches
-from k8s.answers import Conflict, Forbidden, NotServed, Outdated
+from k8s.answers import Conflict, NotServed, Outdated, Undeclared
 from k8s.api import Api, Body, Kind
 from k8s.cluster import (
     ClusterError,
@@ -38,27 +38,21 @@ from k8s.cluster import (
     check_may_ensure,
 )
 from k8s.metrics import Metrics
-from k8s.mirror import Mirror
 from k8s.objects import Parts, Thing
 from k8s.patches import Site
+from k8s.reading import KINDS, Reading, all_of
 from k8s.resource import Refused, campaign_body, record_of
 from k8s.showing import event_body, is_shown, refusal_body, shown
-from k8s.watching import Watches
-from policy.naming import campaign_name, sender_name
+from policy.naming import sender_name
 from schemas.reputation import Control
 from schemas.sending import Campaign
+
+log = structlog.get_logger()
 
 CONFLICTS = 6
 CONFLICT_PAUSE_S = 0.02
 
-_KINDS: tuple[Kind, ...] = (
-    "Campaign",
-    "Deployment",
-    "NetworkPolicy",
-    "Service",
-    "ServiceAccount",
-    "PodDisruptionBudget",
-)
+_OLDER = "campaigns are defined by an older version here: apply k8s/manifests/base, then restart the controller"
 
 
 def wall_clock() -> int:
@@ -82,14 +76,12 @@ class KubernetesCluster:
         metrics: Metrics | None = None,
     ) -> None:
         self.site, self._now = site, now
-        self._api, self._mirror = api, Mirror()
-        counts = metrics or Metrics()
+        self._api, counts = api, metrics or Metrics()
         api.counted = counts.count_call
-        self._watches = Watches(
-            api, self._mirror, (*_KINDS, "Pod"), chance=chance, restarted=counts.count_watch_restart
-        )
+        self._reading = Reading(api, chance=chance, restarted=counts.count_watch_restart)
         self._left: dict[tuple[Kind, str], str] = {}  # kind and name -> the mark with which we left the object
-        self._pods_seen: dict[str, tuple[Thing, ...]] = {}  # by campaign, where no watch tells
+        self._said: dict[str, tuple[object, ...]] = {}  # of what the Campaign says all that there is to say
+        self._is_ahead = False  # of the definition of Campaigns in this cluster
         self._prints: dict[str, tuple[SenderSpec, tuple[Kind, ...], str]] = {}
 
     @classmethod
@@ -101,7 +93,7 @@ class KubernetesCluster:
 
     def fingerprint(self, spec: SenderSpec) -> str:
         """What a sender of this spec is made from here; the Campaign, which only shows it, is no part of that."""
-        without = tuple(kind for kind in _KINDS if not self._watches.serves(kind))
+        without = tuple(kind for kind in KINDS if not self._reading.watches.serves(kind))
         known = self._prints.get(spec.campaign)
         if known is None or known[:2] != (spec, without):
             shape = patches.fingerprint(spec, self.site, without=without)
@@ -110,24 +102,14 @@ class KubernetesCluster:
 
     async def read(self, spec: SenderSpec) -> SenderStatus | None:
         """What is there of this sender."""
-        return self._status(spec, await self._parts(spec))
+        return self._status(spec, await self._reading.parts(spec))
 
     async def list(self) -> Sequence[SenderStatus]:
         """Every sender in the namespace: as the watches tell, and by a list of each kind that none tells of."""
-        await self._watches.first_look()
-        await _all(*(self._list(kind) for kind in (*_KINDS, "Pod") if not self._watches.is_current(kind)))
-        named = {
-            thing.campaign
-            for kind in self._kinds()
-            for name, thing in self._mirror.all(kind).items()
-            if name == sender_name(thing.campaign) or (kind == "Campaign" and thing.spec.origin == "Resource")
-        }
         statuses = []
-        for campaign in sorted(named - {""}):
+        for campaign in await self._reading.campaigns():
             spec = SenderSpec(campaign=campaign, name=sender_name(campaign))
-            if not self._watches.follows("Pod"):
-                self._pods_seen[campaign] = tuple(self._mirror.pods(campaign_name(campaign)))
-            if (status := self._status(spec, self._known(spec))) is not None:
+            if (status := self._status(spec, self._reading.known(spec))) is not None:
                 statuses.append(status)
         return statuses
 
@@ -157,7 +139,7 @@ class KubernetesCluster:
             await self._apply("NetworkPolicy", bodies["NetworkPolicy"], control, parts)
         await self._apply("Deployment", bodies["Deployment"], control, parts)
         if not cut and await self._has_ended(spec):
-            await self._apply("NetworkPolicy", bodies["NetworkPolicy"], control, await self._parts(spec))
+            await self._apply("NetworkPolicy", bodies["NetworkPolicy"], control, await self._reading.parts(spec))
         if untold is not None:
             raise untold
 
@@ -167,22 +149,24 @@ class KubernetesCluster:
 
     def shows(self, spec: SenderSpec, control: Control, *, paused: bool) -> bool:
         """Does the Campaign say what its record, the decision and the sender are?"""
-        parts = self._known(spec)
-        live = parts.by_kind.get("Campaign")
-        if "Campaign" not in parts.kinds or parts.fence > control.epoch:
+        parts = self._reading.known(spec)
+        asked = (spec.record, control, paused, *parts.by_kind.values(), *parts.pods)
+        said = self._said.get(spec.campaign, ())
+        if len(asked) == len(said) and all(now is then for now, then in zip(asked, said, strict=True)):
+            return True  # the very things of the last look: a thousand looks at what has not changed must cost nothing
+        if self._says_all(spec, control, parts, paused=paused):
+            self._said[spec.campaign] = asked
             return True
-        if live is None or not self._is_as_left("Campaign", self._campaign(spec, control), parts):
-            return False
-        return is_shown(self._shown(spec, control, parts, live, paused=paused), live)
+        return False
 
     async def show(self, spec: SenderSpec, control: Control, *, paused: bool) -> None:
         """Let the Campaign say it: record and decision, an Event for each decision, then the status."""
-        parts = self._known(spec)
+        parts = self._reading.known(spec)
         if self.shows(spec, control, paused=paused):
             return
         await self._declare(spec, control, parts)
         for attempt in range(CONFLICTS):
-            parts = self._known(spec)
+            parts = self._reading.known(spec)
             live = parts.by_kind.get("Campaign")
             if live is None or live.fence > control.epoch:
                 return
@@ -191,17 +175,17 @@ class KubernetesCluster:
                 if live.status.announced_epoch < control.epoch:
                     await self._announce(control, live)
                 if not is_shown(body, live):
-                    self._wrote("Campaign", await self._api.apply("Campaign", body, over=live, status=True))
+                    self._reading.wrote("Campaign", await self._api.apply("Campaign", body, over=live, status=True))
             except Conflict:
                 await asyncio.sleep(CONFLICT_PAUSE_S * attempt)
-                await self._look("Campaign", live.metadata.name)
+                await self._reading.look("Campaign", live.metadata.name)
             else:
                 return
         raise Temporary(f"status of campaign {spec.campaign}: others wrote to it {CONFLICTS} times while we tried")
 
     def definition(self, spec: SenderSpec) -> Campaign | Unfit | None:
         """What a person's resource says."""
-        live = self._resource(spec)
+        live = self._reading.resource(spec)
         if live is None or not live.raw:
             return None
         match record_of(msgspec.json.decode(live.raw)):
@@ -212,11 +196,11 @@ class KubernetesCluster:
 
     def defined(self) -> Sequence[str]:
         """The campaigns of all resources that people made."""
-        return sorted({thing.campaign for thing in self._mirror.all("Campaign").values() if thing.raw})
+        return sorted({thing.campaign for thing in self._reading.mirror.all("Campaign").values() if thing.raw})
 
     async def refuse(self, spec: SenderSpec, unfit: Unfit) -> None:
         """An Event about the resource, one for each edit of it."""
-        live = self._resource(spec)
+        live = self._reading.resource(spec)
         if live is not None:
             with contextlib.suppress(Conflict):
                 body = refusal_body(unfit.explain, live, namespace=self.site.namespace, now=self._now())
@@ -224,11 +208,11 @@ class KubernetesCluster:
 
     async def watch(self, changed: Callable[[str], None]) -> None:
         """Follow the objects of the namespace."""
-        await self._watches.run(changed)
+        await self._reading.watches.run(changed)
 
     def notes(self) -> Sequence[str]:
-        """Kinds that are not here for us."""
-        return self._watches.notes()
+        """Kinds that are not here for us, and a definition that is older than we are."""
+        return [*self._reading.watches.notes(), *([_OLDER] if self._is_ahead else [])]
 
     async def close(self) -> None:
         """Close the connections."""
@@ -238,7 +222,7 @@ class KubernetesCluster:
         bodies = self._bodies(spec, control, replicas=spec.replicas, is_open=True)
         await self._declare(spec, control, parts)
         beside: tuple[Kind, ...] = ("ServiceAccount", "Service", "PodDisruptionBudget")
-        await _all(*(self._apply(kind, bodies[kind], control, parts) for kind in beside if kind in parts.kinds))
+        await all_of(*(self._apply(kind, bodies[kind], control, parts) for kind in beside if kind in parts.kinds))
         await self._apply("NetworkPolicy", bodies["NetworkPolicy"], control, parts)
         await self._apply("Deployment", bodies["Deployment"], control, parts)
 
@@ -254,21 +238,20 @@ class KubernetesCluster:
 
     def _campaign(self, spec: SenderSpec, control: Control) -> Body:
         """The Campaign as we own it; one that a person made keeps its definition."""
-        live = self._resource(spec)
+        live = self._reading.resource(spec)
         name = live.metadata.name if live is not None and live.spec.origin == "Resource" else None
-        body = campaign_body(spec, self.site, control, spec.record, name=name)
+        body = campaign_body(spec, self.site, control, None if self._is_ahead else spec.record, name=name)
         definition = {key: value for key, value in body["spec"].items() if key != "decision"}
         body["metadata"]["annotations"] = {labels.SHAPE: patches.combined(definition)}
         return body
 
-    def _resource(self, spec: SenderSpec) -> Thing | None:
-        """The resource that is about this campaign: the oldest, so that nobody takes a campaign over with another."""
-        found = [
-            thing
-            for thing in self._mirror.campaigns(spec.campaign)
-            if thing.spec.origin == "Resource" or thing.metadata.name == spec.name
-        ]
-        return min(found, key=lambda one: (one.metadata.creation_timestamp or "", one.metadata.name), default=None)
+    def _says_all(self, spec: SenderSpec, control: Control, parts: Parts, *, paused: bool) -> bool:
+        live = parts.by_kind.get("Campaign")
+        if "Campaign" not in parts.kinds or parts.fence > control.epoch:
+            return True
+        if live is None or not self._is_as_left("Campaign", self._campaign(spec, control), parts):
+            return False
+        return is_shown(self._shown(spec, control, parts, live, paused=paused), live)
 
     async def _declare(self, spec: SenderSpec, control: Control, parts: Parts) -> None:
         """The decision into the Campaign, where there are any."""
@@ -277,7 +260,13 @@ class KubernetesCluster:
         try:
             await self._apply("Campaign", self._campaign(spec, control), control, parts)
         except NotServed as absent:
-            self._watches.lacks("Campaign", absent)
+            self._reading.watches.lacks("Campaign", absent)
+        except Undeclared as older:
+            if self._is_ahead:
+                raise
+            self._is_ahead = True  # until we are started anew: the decision counts more than the definition
+            log.warning("campaigns are shown without their definition", why=str(older), fix=_OLDER)
+            await self._apply("Campaign", self._campaign(spec, control), control, parts)
 
     async def _announce(self, control: Control, live: Thing) -> None:
         """One Event per decision, whoever comes first: its name is the decision's."""
@@ -286,13 +275,13 @@ class KubernetesCluster:
 
     async def _has_ended(self, spec: SenderSpec) -> bool:
         """Does nothing run any more?  Asked of the API server itself, because the way out is closed after it."""
-        if (await self._parts(spec, kinds=("Deployment",))).running:
+        if (await self._reading.parts(spec, kinds=("Deployment",))).running:
             return False
-        return not self._watches.follows("Pod") or not await self._pods(spec)
+        return not self._reading.watches.follows("Pod") or not await self._reading.pods(spec)
 
     async def _fenced(self, spec: SenderSpec, control: Control) -> Parts:
         """What is there, after the epoch was compared with every part of it: one may have been deleted."""
-        parts = await self._parts(spec)
+        parts = await self._reading.parts(spec)
         check_fence(spec.name, asked=control.epoch, fence=parts.fence)
         return parts
 
@@ -316,67 +305,12 @@ class KubernetesCluster:
                 raise Stale(name, asked=control.epoch, fence=fence, why=str(refused)) from refused
             except Conflict:
                 await asyncio.sleep(CONFLICT_PAUSE_S * attempt)
-                live = await self._look(kind, name)
+                live = await self._reading.look(kind, name)
             else:
                 self._left[kind, name] = applied.metadata.mark
-                self._wrote(kind, applied)
+                self._reading.wrote(kind, applied)
                 return
         raise Temporary(f"{kind} {name}: others wrote to it {CONFLICTS} times while we tried")
-
-    def _wrote(self, kind: Kind, thing: Thing) -> None:
-        if self._watches.follows(kind):
-            self._mirror.wrote(kind, thing)
-        else:
-            self._mirror.looked(kind, thing.metadata.name, thing)
-
-    async def _look(self, kind: Kind, name: str) -> Thing | None:
-        """Ask for one object, past the mirror."""
-        try:
-            found = await self._api.get(kind, name)
-        except Forbidden as no_right:
-            self._watches.lacks(kind, no_right)
-            return None
-        if found is not None and self._watches.follows(kind):
-            self._mirror.wrote(kind, found)
-        else:
-            self._mirror.looked(kind, name, found)
-        return found
-
-    async def _list(self, kind: Kind) -> None:
-        try:
-            await self._watches.look(kind)
-        except (Forbidden, NotServed) as absent:
-            self._watches.lacks(kind, absent)
-
-    async def _pods(self, spec: SenderSpec) -> tuple[Thing, ...]:
-        """The pods that have not ended, asked of the API server."""
-        query = ",".join(f"{key}={value}" for key, value in patches.selector(spec).items())
-        return tuple(pod for pod in (await self._api.list("Pod", query)).things if not objects.has_ended(pod))
-
-    async def _parts(self, spec: SenderSpec, *, kinds: Sequence[Kind] = _KINDS) -> Parts:
-        """What is there, asked where no watch tells."""
-        asked = [kind for kind in kinds if self._watches.serves(kind) and not self._watches.follows(kind)]
-        calls: list[Awaitable[Any]] = [self._look(kind, spec.name) for kind in asked]  # Any: calls of different kinds
-        if not self._watches.follows("Pod"):
-            *_, self._pods_seen[spec.campaign] = await _all(*calls, self._pods(spec))
-        else:
-            await _all(*calls)
-        return self._known(spec)
-
-    def _known(self, spec: SenderSpec) -> Parts:
-        """What is there, as far as it was told or asked."""
-        kinds = self._kinds()
-        found = {
-            kind: self._resource(spec) if kind == "Campaign" else self._mirror.get(kind, spec.name) for kind in kinds
-        }
-        if self._watches.follows("Pod"):
-            pods = tuple(pod for pod in self._mirror.pods(campaign_name(spec.campaign)) if not objects.has_ended(pod))
-        else:
-            pods = self._pods_seen.get(spec.campaign, ())
-        return Parts(by_kind={kind: one for kind, one in found.items() if one is not None}, pods=pods, kinds=kinds)
-
-    def _kinds(self) -> tuple[Kind, ...]:
-        return tuple(kind for kind in _KINDS if self._watches.serves(kind))
 
     def _is_left(self, kind: Kind, parts: Parts) -> bool:
         """Is a part as we, or the controller before us, left it?"""
@@ -394,21 +328,12 @@ class KubernetesCluster:
 
     def _shown(self, spec: SenderSpec, control: Control, parts: Parts, live: Thing, *, paused: bool) -> Body:
         left: dict[str, str] = {}
-        for kind in self._kinds():
+        for kind in self._reading.kinds():
             if self._is_left(kind, parts):
                 left[kind] = parts.by_kind[kind].metadata.mark
         status = self._status(spec, parts)
         return shown(spec, self.site, control, status, live, left=left, now=self._now(), paused=paused)
 
     def _status(self, spec: SenderSpec, parts: Parts) -> SenderStatus | None:
-        untouched: dict[str, bool] = {kind: self._is_left(kind, parts) for kind in _KINDS}
+        untouched: dict[str, bool] = {kind: self._is_left(kind, parts) for kind in KINDS}
         return objects.status_of(spec.campaign, spec.name, parts, untouched=untouched)
-
-
-async def _all(*calls: Awaitable[Any]) -> Sequence[Any]:  # Any: calls of different kinds
-    """Answers of calls made at once; if one fails its error is raised, after all have ended."""
-    answers = await asyncio.gather(*calls, return_exceptions=True)
-    errors = [answer for answer in answers if isinstance(answer, BaseException)]
-    if errors:
-        raise next((error for error in errors if isinstance(error, Stale)), errors[0])
-    return answers

@@ -14,11 +14,11 @@ from typing import Protocol, assert_never
 
 import structlog
 
-from k8s.cluster import Cluster, Permanent, SenderStatus, Stale, Temporary, Unfit
+from k8s.cluster import Cluster, Permanent, SenderStatus, Stale, Temporary
 from k8s.metrics import Metrics
 from k8s.plan import Desired, Ensure, Isolate, Release, Retire, Step, as_asked, desired, holds, is_urgent, plan
 from k8s.queue import WorkQueue
-from policy.registering import Flaw
+from k8s.registering import Registering, Registrar
 from schemas.reputation import Control
 from schemas.sending import Campaign
 
@@ -53,18 +53,6 @@ class Truth(Protocol):
     @property
     def controls(self) -> Mapping[str, Control]:
         """The newest Control of each campaign."""
-        ...
-
-
-class Registers(Protocol):
-    """Where campaigns are registered that people made in the place where senders run."""
-
-    def completed(self, made: Campaign) -> Campaign:
-        """The campaign as it would be registered."""
-        ...
-
-    async def register(self, made: Campaign) -> Flaw | None:
-        """Register it, and return when it is safe; or the flaw, and nothing was done."""
         ...
 
 
@@ -107,14 +95,13 @@ class Reconciler:
         metrics: Metrics | None = None,
         clock: Callable[[], float] = time.monotonic,
         paused: Callable[[], bool] = lambda: False,
-        registrar: Registers | None = None,
+        registrar: Registrar | None = None,
     ) -> None:
         self.habits = habits or Habits()
         self.metrics = metrics or Metrics()
         self._cluster, self._truth = cluster, truth
         self._now, self._chance, self._clock, self._paused = now, chance, clock, paused
-        self._registrar = registrar
-        self._asked: dict[str, tuple[Campaign | Unfit, Campaign | None]] = {}  # asked to register, and what was known
+        self._registering = Registering(cluster, registrar)
         self._queue = WorkQueue(clock)
         self._heard: dict[str, Control] = {}  # newer than the truth, for as long as that lags behind
         self._tries: dict[str, int] = {}
@@ -192,7 +179,7 @@ class Reconciler:
         for number, campaign in enumerate(sorted(known)):
             wish, status = self._wish(campaign), there.get(campaign)
             self._warn_if_behind(wish, status)
-            if self._plan(campaign, status) or not self._is_shown(wish, status) or self._unregistered(wish):
+            if self._plan(campaign, status) or not self._is_shown(wish, status) or self._registering.is_due(wish.spec):
                 self._queue.add(campaign, urgent=is_urgent(self.control(campaign)))
             if number % 50 == 49:
                 await asyncio.sleep(0)  # a thousand fingerprints must not hold up an isolation
@@ -203,7 +190,14 @@ class Reconciler:
     async def reconcile(self, campaign: str) -> bool:
         """One pass over one campaign; True when what is there is what should be."""
         wish = self._wish(campaign)
-        await self._register(wish)
+        is_done = await self._put_right(wish)
+        await self._registering.register(
+            wish.spec
+        )  # last: while Kafka cannot be asked, senders are stopped all the same
+        return is_done
+
+    async def _put_right(self, wish: Desired) -> bool:
+        campaign = wish.spec.campaign
         before = await self._cluster.read(wish.spec)
         steps = self._plan(campaign, before)
         if not steps:
@@ -222,28 +216,6 @@ class Reconciler:
         self._tell(steps, before, after, is_done=not left)
         await self._show(wish, after)
         return not left
-
-    def _unregistered(self, wish: Desired) -> Campaign | Unfit | None:
-        """What people made of this campaign and is not registered; None when it is, or was asked for already."""
-        made = self._cluster.definition(wish.spec) if self._registrar is not None else None
-        if made is None or self._registrar is None:
-            return None
-        asked = made if isinstance(made, Unfit) else self._registrar.completed(made)
-        known = wish.spec.record
-        return None if asked == known or self._asked.get(wish.spec.campaign) == (asked, known) else asked
-
-    async def _register(self, wish: Desired) -> None:
-        """Register what people made; the truth tells of it in a moment, and wakes us."""
-        asked, campaign = self._unregistered(wish), wish.spec.campaign
-        if asked is None or self._registrar is None:
-            return
-        flaw = asked if isinstance(asked, Unfit) else await self._registrar.register(asked)
-        if isinstance(flaw, Flaw):
-            flaw = Unfit(f"{flaw.field}: {flaw.explain}")
-        if flaw is not None:
-            log.warning("campaign resource not registered", campaign=campaign, why=flaw.explain)
-            await self._cluster.refuse(wish.spec, flaw)
-        self._asked[campaign] = (asked, wish.spec.record)
 
     def _is_shown(self, wish: Desired, status: SenderStatus | None) -> bool:
         control = holds(wish, status)

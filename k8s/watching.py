@@ -6,6 +6,7 @@ into the mirror with its answer, so the echo in the watch changes nothing and wa
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Iterable
 
@@ -19,7 +20,7 @@ from k8s.mirror import Change, Mirror
 
 log = structlog.get_logger()
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 30.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 10.0
 NO_RIGHT_PAUSE_S = 60.0
 CERTAIN = 8
 """So many refusals in a row, about half a minute, are no API server that has just started and knows no Roles yet."""
@@ -62,6 +63,7 @@ class Watches:
         self._versions: dict[Kind, str] = {}
         self._broken: dict[Kind, str] = {}
         self._begun = False
+        self._nudged = asyncio.Event()
 
     def follows(self, kind: Kind) -> bool:
         """Does the mirror hold what there is of a kind, as of a moment ago or of when the API was last heard?"""
@@ -83,6 +85,12 @@ class Watches:
         if kind not in self._said:
             self._said.add(kind)
             log.warning("going on without a kind of objects", kind=kind, fix=_LACKS[kind], why=str(why))
+
+    def nudge(self) -> None:
+        """The API server has answered us: watches that are broken need not wait any longer."""
+        if self._broken:
+            nudged, self._nudged = self._nudged, asyncio.Event()
+            nudged.set()
 
     def notes(self) -> list[str]:
         """What is missing here, and the fix."""
@@ -149,7 +157,16 @@ class Watches:
                 if failures == 3:  # in a row; one is an API server that is being replaced
                     log.warning("watch broken, will try again", kind=kind, why=str(broken))
             self._tried[kind].set()
-            await asyncio.sleep(pause_s * (1 + self._chance()))
+            await self._rest(kind, pause_s * (1 + self._chance()))
+
+    async def _rest(self, kind: Kind, pause_s: float) -> None:
+        """Wait before the next try; a broken watch no longer than until something of ours was answered."""
+        if kind not in self._broken:
+            await asyncio.sleep(pause_s)
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause_s):
+                await self._nudged.wait()
 
     def _pause_s(self, failures: int, *, longest_s: float = LONGEST_PAUSE_S) -> float:
         return min(longest_s, FIRST_PAUSE_S * 2.0 ** min(failures - 1, 20))

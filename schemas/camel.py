@@ -5,6 +5,7 @@ Only names of fields are spelled anew; keys of free maps, such as an owner's lab
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, get_args, get_origin
 
 import msgspec
@@ -25,6 +26,12 @@ def to_camel(part: msgspec.Struct) -> dict[str, Any]:  # Any: JSON
             value = to_camel(value)
         found[spelled(field.encode_name)] = list(value) if isinstance(value, tuple) else value
     return found
+
+
+@cache
+def _spellings(struct: type[msgspec.Struct]) -> tuple[tuple[str, str], ...]:
+    """Each field's name, and how it is written; asking a struct for its fields takes longer than writing it."""
+    return tuple((field.name, spelled(field.encode_name)) for field in msgspec.structs.fields(struct))
 
 
 def to_snake(written: Mapping[str, Any], struct: type[msgspec.Struct]) -> dict[str, Any]:  # Any: JSON

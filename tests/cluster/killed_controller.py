@@ -82,7 +82,7 @@ async def is_done(one: Reconciler, cluster: KubernetesCluster, truth: Decided) -
         return False
     for campaign in truth.controls:
         wish = one._wish(campaign)
-        status = cluster._status(wish.spec, cluster._known(wish.spec))
+        status = cluster._status(wish.spec, cluster._reading.known(wish.spec))
         if status is None or one._plan(campaign, status) or not one._is_shown(wish, status):
             return False
         if not status.ready == status.running == status.wanted:

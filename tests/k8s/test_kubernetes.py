@@ -478,6 +478,61 @@ async def test_an_error_that_is_no_status_is_told(api: FakeApi) -> None:
         await odd.close()
 
 
+async def test_a_controller_that_is_newer_than_the_definition_shows_the_decision_all_the_same(
+    api: FakeApi, cluster: KubernetesCluster
+) -> None:
+    older = ".spec.limits.something: field not declared in schema"
+
+    def refuse(call: Called) -> None:
+        if call.resource == "campaigns" and call.verb == "patch" and "from" in (call.body or {})["spec"]:
+            api.refuse_next(500, when=lambda one: one is call, message=older)
+
+    api.before_call = refuse
+    await cluster.ensure(spec(), control())
+    await isolated(cluster)
+
+    held = api.objects["campaigns", "mailcordon", NAME]
+    assert held.leaves[("spec", "decision")]["state"] == "isolated"
+    assert cluster.shows(spec(), control("isolated", epoch=2), paused=False) is False
+    await cluster.show(spec(), control("isolated", epoch=2), paused=False)
+    assert cluster.shows(spec(), control("isolated", epoch=2), paused=False)
+    assert ["older version" in note for note in cluster.notes()] == [True]
+
+
+@pytest.mark.parametrize("code", [422, 403])
+async def test_the_guards_word_on_an_old_decision_is_stale(api: FakeApi, cluster: KubernetesCluster, code: int) -> None:
+    said = "ValidatingAdmissionPolicy 'mailcordon-fence' denied request: stale decision: epoch 1 is older than 2"
+    api.refuse_next(code, when=lambda call: call.verb == "patch", message=said)
+
+    with pytest.raises(Stale, match="older than 2"):
+        await cluster.ensure(spec(), control())
+
+
+async def test_what_the_guard_does_not_let_pass_yet_may_pass_later(api: FakeApi, cluster: KubernetesCluster) -> None:
+    said = "ValidatingAdmissionPolicy 'mailcordon-stopped' denied request: campaign spring-sale is isolated"
+    api.refuse_next(422, when=lambda call: call.resource == "deployments", message=said)
+
+    with pytest.raises(Temporary, match="not let this pass yet"):
+        await cluster.release(spec(), control())
+
+    await cluster.release(spec(), control())
+    assert (await status(cluster)).wanted == 1
+
+
+async def test_what_goes_wrong_with_the_campaign_keeps_no_sender_open(api: FakeApi, cluster: KubernetesCluster) -> None:
+    await cluster.ensure(spec(), control())
+    await runs(cluster, 1)
+    api.refuse_next(422, times=99, when=lambda call: call.verb == "patch" and call.resource == "campaigns")
+
+    async def shut() -> bool:
+        with pytest.raises(Permanent, match="told to refuse"):
+            await cluster.isolate(spec(), control("isolated", epoch=2))
+        there = await status(cluster)
+        return there.wanted == there.running == 0 and not there.egress_open
+
+    await until(shut, what="closed all the same")
+
+
 # Bounds.
 
 

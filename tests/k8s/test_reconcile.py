@@ -537,6 +537,21 @@ async def test_one_that_cannot_be_registered_is_refused_once_and_its_maker_sees_
     assert registry.registered == []
 
 
+async def test_a_topic_that_cannot_be_reached_holds_up_no_isolation(cluster: MemoryCluster, truth: Decided) -> None:
+    one, registry = registering(cluster, truth)
+    truth.say(control("isolated"))
+    cluster.world.defined["spring-sale"] = campaign(tenant="other")
+
+    async def away(_: Campaign) -> None:
+        raise ConnectionError
+
+    registry.register = away  # type: ignore[assignment,method-assign]  # a broker that is away
+    with contextlib.suppress(ConnectionError):
+        await one.reconcile("spring-sale")
+
+    assert state(cluster) == ("isolated", 0, 0)
+
+
 # Killed between any two calls of the Kubernetes API.
 
 

@@ -269,6 +269,37 @@ async def test_an_api_server_that_knows_no_roles_yet_is_no_lack_of_rights(api: F
         assert one.cluster.notes() == []
 
 
+async def test_a_write_that_is_answered_ends_the_rest_of_a_broken_watch(
+    api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an outage the first write says that the API server is back, and a sender that drains is watched again."""
+    monkeypatch.setattr("k8s.watching.FIRST_PAUSE_S", 3600.0)
+    monkeypatch.setattr("k8s.watching.LONGEST_PAUSE_S", 3600.0)
+    monkeypatch.setattr("k8s.watching.STEADY_S", 0.0)  # every watch was a good one, and begins anew at once
+    async with watching(api.url) as one:
+        await one.cluster.ensure(spec(), control())
+        await settled(api, one)
+        broken: list[str] = []
+
+        def away(call: Called) -> None:
+            if call.verb == "watch" and call.resource not in broken:
+                broken.append(call.resource)
+                api.refuse_next(500, when=lambda other: other is call)
+
+        api.before_call = away
+        api.oldest = api._version + 1  # all watches end, and fail when they begin anew
+        await until(lambda: asyncio.sleep(0, len(broken) == WATCHED), what="all are broken")
+        api.oldest = 0
+
+        await one.cluster.isolate(spec(), control("isolated", epoch=2))
+
+        async def shut() -> bool:
+            there = await one.cluster.read(spec())
+            return there is not None and not there.running
+
+        await until(shut, what="its end was seen")
+
+
 async def test_an_installation_without_the_resource_is_told_once_and_does_its_work() -> None:
     async with FakeApi(crd=False) as api:
         with structlog.testing.capture_logs() as logs:
