@@ -214,22 +214,46 @@ async def test_replicas_are_asked_of_the_campaign(field: Field) -> None:
         assert labels.CAMPAIGN in told["status"]["selector"]
 
 
-async def test_an_autoscaler_scales_the_open_and_does_not_wake_the_isolated(field: Field) -> None:
-    """An HPA on the Campaign: its minimum is kept at once, even without metrics."""
+AUTOSCALER = {
+    "apiVersion": "autoscaling/v2",
+    "kind": "HorizontalPodAutoscaler",
+    "spec": {
+        "scaleTargetRef": {"apiVersion": "mailcordon.dev/v1alpha1", "kind": "Campaign", "name": NAME},
+        "minReplicas": 2,
+        "maxReplicas": 4,
+    },
+}
+
+
+async def test_an_autoscaler_does_not_undo_a_throttle(field: Field) -> None:
+    """The pace is the decision's and not the replicas': as many as it likes share it."""
     field.decide("healthy")
-    autoscaler = {
-        "apiVersion": "autoscaling/v2",
-        "kind": "HorizontalPodAutoscaler",
-        "spec": {
-            "scaleTargetRef": {"apiVersion": "mailcordon.dev/v1alpha1", "kind": "Campaign", "name": NAME},
-            "minReplicas": 2,
-            "maxReplicas": 4,
-        },
-    }
     path = f"/apis/autoscaling/v2/namespaces/{field.namespace}/horizontalpodautoscalers/{NAME}"
     async with field.controller() as one:
         await field.is_open()
-        (await field.rest.apply(path, autoscaler)).wanted()
+        field.decide("throttled")
+        one.wake(CAMPAIGN)
+        await field.reaches(Throttled=("True", "Throttled"))
+        (await field.rest.apply(path, AUTOSCALER)).wanted()
+
+        async def two() -> bool:
+            return len(await field.pods()) == 2
+
+        await until(two, what="the autoscaler's minimum runs")
+        await field.reaches(Ready=("True", "Sending"), Throttled=("True", "Throttled"))
+        (await field.rest.delete(path)).wanted()
+
+    deployment = await field.get("Deployment")
+    assert deployment["metadata"]["annotations"][labels.STATE] == "throttled"
+
+
+async def test_an_autoscaler_scales_the_open_and_does_not_wake_the_isolated(field: Field) -> None:
+    """An HPA on the Campaign: its minimum is kept at once, even without metrics."""
+    field.decide("healthy")
+    path = f"/apis/autoscaling/v2/namespaces/{field.namespace}/horizontalpodautoscalers/{NAME}"
+    async with field.controller() as one:
+        await field.is_open()
+        (await field.rest.apply(path, AUTOSCALER)).wanted()
 
         async def two() -> bool:
             return len(await field.pods()) == 2
