@@ -8,5 +8,6 @@ import time
 hold = pathlib.Path(os.environ["HOLD"])
 told: list[int] = []
 signal.signal(signal.SIGTERM, lambda which, _: told.append(which))
+print("here", flush=True)
 while not told or hold.exists():
     time.sleep(0.01)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,7 +42,9 @@ async def test_a_decision_becomes_objects_conditions_and_an_event_each(field: Fi
     assert campaign["spec"]["from"]["address"] == "news@shop.example"
 
 
-async def test_the_way_out_is_open_until_the_last_pod_has_ended(field: Field, tmp_path: Any) -> None:
+async def test_the_way_out_is_open_until_the_last_pod_has_ended(
+    field: Field, own_plane: ControlPlane, tmp_path: Path
+) -> None:
     hold = tmp_path / "hold"
     hold.touch()
     config = f"/api/v1/namespaces/{field.namespace}/configmaps/{field.site.config}"
@@ -52,9 +55,10 @@ async def test_the_way_out_is_open_until_the_last_pod_has_ended(field: Field, tm
         await field.reaches(Ready=("False", "Starting"))  # this one does nothing but drain: it is never ready
 
         async def runs() -> bool:
-            return [pod["status"].get("phase") for pod in await field.pods()] == ["Running"]
+            logs = own_plane.pods_folder.glob(f"logs/{field.namespace}_{NAME}-*.log")
+            return any("here" in log.read_text() for log in logs)
 
-        await until(runs, what="its program runs")
+        await until(runs, what="its program runs and knows what to do when it is asked to end")
         field.decide("isolated")
         one.wake(CAMPAIGN)
         await field.reaches(Isolated=("False", "Draining"))
