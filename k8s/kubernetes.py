@@ -15,7 +15,6 @@ there are pods, and emptied after the last has ended; the Campaign's status says
 """
 
 import asyncio
-import contextlib
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -24,7 +23,7 @@ import msgspec
 import structlog
 
 from k8s import api, labels, objects, patches
-from k8s.answers import Conflict, NotServed, Outdated, Undeclared
+from k8s.answers import Conflict, Forbidden, NotServed, Outdated, Undeclared
 from k8s.api import Api, Body, Kind
 from k8s.cluster import (
     ClusterError,
@@ -173,7 +172,7 @@ class KubernetesCluster:
             body = self._shown(spec, control, parts, live, paused=paused)
             try:
                 if live.status.announced_epoch < control.epoch:
-                    await self._announce(control, live)
+                    await self._note(event_body(control, live, namespace=self.site.namespace, now=self._now()))
                 if not is_shown(body, live):
                     self._reading.wrote("Campaign", await self._api.apply("Campaign", body, over=live, status=True))
             except Conflict:
@@ -184,15 +183,17 @@ class KubernetesCluster:
         raise Temporary(f"status of campaign {spec.campaign}: others wrote to it {CONFLICTS} times while we tried")
 
     def definition(self, spec: SenderSpec) -> Campaign | Unfit | None:
-        """What a person's resource says."""
-        live = self._reading.resource(spec)
-        if live is None or not live.raw:
+        """What a person's resource says; one that comes after another about the same campaign is unfit."""
+        live, made = self._reading.resource(spec), self._made(spec)
+        if live is None or made is None:
             return None
-        match record_of(msgspec.json.decode(live.raw)):
+        if made is not live:
+            return Unfit(f"campaign {spec.campaign} has a resource already: edit {live.metadata.name}")
+        match record_of(msgspec.json.decode(made.raw)):
             case Refused(where, explain):
                 return Unfit(f"{where}: {explain}")
-            case made:
-                return made
+            case record:
+                return record
 
     def defined(self) -> Sequence[str]:
         """The campaigns of all resources that people made."""
@@ -200,11 +201,9 @@ class KubernetesCluster:
 
     async def refuse(self, spec: SenderSpec, unfit: Unfit) -> None:
         """An Event about the resource, one for each edit of it."""
-        live = self._reading.resource(spec)
-        if live is not None:
-            with contextlib.suppress(Conflict):
-                body = refusal_body(unfit.explain, live, namespace=self.site.namespace, now=self._now())
-                await self._api.create("Event", body)
+        made = self._made(spec)
+        if made is not None:
+            await self._note(refusal_body(unfit.explain, made, namespace=self.site.namespace, now=self._now()))
 
     async def watch(self, changed: Callable[[str], None]) -> None:
         """Follow the objects of the namespace."""
@@ -268,10 +267,21 @@ class KubernetesCluster:
             log.warning("campaigns are shown without their definition", why=str(older), fix=_OLDER)
             await self._apply("Campaign", self._campaign(spec, control), control, parts)
 
-    async def _announce(self, control: Control, live: Thing) -> None:
-        """One Event per decision, whoever comes first: its name is the decision's."""
-        with contextlib.suppress(Conflict):
-            await self._api.create("Event", event_body(control, live, namespace=self.site.namespace, now=self._now()))
+    def _made(self, spec: SenderSpec) -> Thing | None:
+        """The resource about this campaign that a person made: the one that counts, else one that came too late."""
+        live = self._reading.resource(spec)
+        if live is not None and live.raw:
+            return live
+        return next((thing for thing in self._reading.mirror.campaigns(spec.campaign) if thing.raw), None)
+
+    async def _note(self, event: Body) -> None:
+        """Write an Event that has a name of its own: whoever comes second finds it there."""
+        try:
+            await self._api.create("Event", event)
+        except Conflict:
+            return
+        except Forbidden as no_right:  # it is the least of what we do: it must hold up no status
+            log.warning("event not written", why=str(no_right))
 
     async def _has_ended(self, spec: SenderSpec) -> bool:
         """Does nothing run any more?  Asked of the API server itself, because the way out is closed after it."""

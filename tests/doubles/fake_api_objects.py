@@ -108,6 +108,7 @@ class Held:
             "name": self.name,
             "namespace": self.namespace,
             "uid": self.uid,
+            "creationTimestamp": f"2026-01-01T00:00:00.{int(self.uid.rpartition('-')[2]):06}Z",
             "resourceVersion": str(self.version),
             "managedFields": [{"manager": manager, "operation": op} for manager, op in self.owners],
         }

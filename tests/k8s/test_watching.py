@@ -5,6 +5,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator
 
+import aiohttp
 import pytest
 import structlog
 from aiohttp import web
@@ -12,10 +13,12 @@ from kubernetes.aio import client
 
 from k8s import labels
 from k8s.api import MAX_LINE, Api
+from k8s.cluster import Unfit
 from k8s.kubernetes import KubernetesCluster
 from k8s.metrics import Metrics
 from k8s.patches import Site
 from policy.naming import sender_name
+from schemas.sending import Campaign
 from tests.doubles.fake_api import Called, FakeApi
 from tests.k8s.builders import control, spec, until
 
@@ -315,6 +318,74 @@ async def test_an_installation_without_the_resource_is_told_once_and_does_its_wo
                 assert len(one.cluster.notes()) == 1
 
     assert [event["kind"] for event in logs if event["log_level"] == "warning"] == ["Campaign"]
+
+
+MADE = {
+    "apiVersion": "mailcordon.dev/v1alpha1",
+    "kind": "Campaign",
+    "metadata": {"name": "mine"},
+    "spec": {
+        "campaign": "spring-sale",
+        "from": {"address": "news@shop.example"},
+        "returnPathDomain": "bounces.shop.example",
+    },
+}
+
+
+async def made(api: FakeApi) -> None:
+    """A person applies a resource."""
+    path = f"{api.url}/apis/mailcordon.dev/v1alpha1/namespaces/mailcordon/campaigns/mine?fieldManager=kubectl"
+    headers = {"Content-Type": "application/apply-patch+yaml"}
+    async with aiohttp.ClientSession() as http, http.patch(path, json=MADE, headers=headers) as answer:
+        assert answer.status == 201
+
+
+async def test_a_resource_that_a_person_made_is_read_and_gets_the_decision(api: FakeApi) -> None:
+    async with watching(api.url) as one:
+        await made(api)
+        await one.wakes()
+
+        record = one.cluster.definition(spec())
+        assert isinstance(record, Campaign)
+        assert record.return_path_domain == "bounces.shop.example"
+        assert one.cluster.defined() == ["spring-sale"]
+        assert await one.cluster.read(spec()) is None, "nobody has decided anything yet"
+
+        await one.cluster.ensure(spec(), control())
+
+        leaves = api.objects["campaigns", "mailcordon", "mine"].leaves
+        assert leaves["spec", "decision"]["state"] == "healthy"
+        assert leaves["spec", "from"] == {"address": "news@shop.example"}
+        assert ("campaigns", "mailcordon", NAME) not in api.objects
+
+
+async def test_a_second_resource_about_a_campaign_is_refused_where_its_maker_looks(api: FakeApi) -> None:
+    async with watching(api.url) as one:
+        await one.cluster.ensure(spec(), control())
+        await one.cluster.show(spec(), control(), paused=False)
+        await settled(api, one)
+        await made(api)
+        await one.wakes()
+
+        unfit = one.cluster.definition(spec())
+        assert unfit == Unfit(f"campaign spring-sale has a resource already: edit {NAME}")
+        await one.cluster.refuse(spec(), unfit)
+        await one.cluster.refuse(spec(), unfit)
+
+    [event] = [call.body for call in api.calls if call.resource == "events" and call.body][:1]
+    assert event is not None
+    assert (event["reason"], event["involvedObject"]["name"]) == ("Refused", "mine")
+
+
+async def test_without_the_right_to_write_events_the_status_is_shown_all_the_same(api: FakeApi) -> None:
+    async with watching(api.url) as one:
+        await one.cluster.ensure(spec(), control())
+        await settled(api, one)
+        api.refuse_next(403, when=lambda call: call.resource == "events")
+
+        await one.cluster.show(spec(), control(), paused=False)
+
+        assert one.cluster.shows(spec(), control(), paused=False)
 
 
 LINES = {
