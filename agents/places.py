@@ -40,10 +40,12 @@ def site_of(settings: Settings) -> Site:
     """What the settings say about all senders of an installation."""
     hops = list(settings.smtp_routes.values())
     hops += [one.where for one in (settings.smarthost, settings.egress_proxy) if one is not None]
+    hops += [settings.egress_seen_by] if settings.egress_seen_by is not None else []
     return Site(
         namespace=settings.namespace,
         image=settings.image,
         private_mx=settings.allow_private_mx,
         mta_sts=settings.mta_sts,
+        sees_addresses=settings.egress_seen_by is not None,
         hops=tuple(sorted((hop.host, hop.port) for hop in hops)),
     )

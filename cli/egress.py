@@ -29,7 +29,9 @@ def way_out(settings: Settings) -> Egress:
     if proxy is not None and proxy.kind == "haproxy2" and not settings.egress_address:
         raise WrongUse("haproxy2 must be told which address to send from: set MAILCORDON_EGRESS_ADDRESS")
     relay = settings.smarthost
-    fixed = {*settings.smtp_routes.values(), *([relay.where] if relay is not None else [])}
+    named = [relay.where] if relay is not None else []
+    named += [settings.egress_seen_by] if settings.egress_seen_by is not None else []
+    fixed = {*settings.smtp_routes.values(), *named}
     return Egress(
         bind=settings.bind,
         addresses=settings.egress_address,
@@ -76,6 +78,7 @@ async def check_of(settings: Settings, egress: Egress) -> Check:
         hostname=ehlo,
         machine=hostname(machine) or "localhost",
         relay=str(relay) if relay is not None else None,
+        mirror=settings.egress_seen_by,
     )
 
 
@@ -100,6 +103,7 @@ def egress() -> None:
     "hostname",
     "bind",
     "egress_address",
+    "egress_seen_by",
     "egress_proxy",
     "egress_proxy_auth_file",
     "smarthost",
@@ -159,7 +163,7 @@ async def _check(settings: Settings, mx: str | None) -> tuple[Checked, dict[str,
     mx = mx or (str(relay.where) if relay is not None else None)
     where = _server(mx) if mx is not None else None
     checked = await (await check_of(settings, egress))()
-    if mx is None or where is None or checked.trouble is not None:
+    if mx is None or where is None or checked.trouble is not None or checked.elsewhere is not None:
         return checked, None
     opener = Opener(hostname=checked.ehlo, egress=egress, smarthost=relay)
     return checked, await _try(mx, where, settings, opener)

@@ -96,6 +96,7 @@ def controller(settings: Settings) -> None:
     "hostname",
     "bind",
     "egress_address",
+    "egress_seen_by",
     "egress_proxy",
     "egress_proxy_auth_file",
     "egress_check",

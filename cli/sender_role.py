@@ -26,8 +26,7 @@ from schemas.topics import BRAKES, CAMPAIGNS, CONTENTS, CONTROL, SUPPRESSIONS
 from smtp.client import Bounds as HopBounds
 from smtp.client import SmtpMailer
 from smtp.dkim import Key, UnusableKey, keys_for
-from smtp.egress.check import Strictness, Watch
-from smtp.egress.ways import Egress
+from smtp.egress.check import EVERY_S, SEEN_EVERY_S, Strictness, Watch
 from smtp.mx import NextHops
 from smtp.opener import Opener
 from smtp.sending.clock import SteadyClock
@@ -105,7 +104,7 @@ async def _send(
         find_keys = _find_keys(dkim_folder)
         if (known := catalogue.campaigns.get(campaign)) is not None:
             find_keys(known.from_.address.rpartition("@")[2].lower())  # a key that cannot sign is told now
-        watch = await _watch(settings, opener.egress)
+        watch = await _watch(settings, opener)
         sender = Sender(
             campaign=campaign,
             name=name,
@@ -143,9 +142,15 @@ async def _send(
         sender.metrics.gauge(
             "egress_down", "1 while our own way out fails", lambda: float(opener.outage.why is not None)
         )
+        sender.metrics.gauge(
+            "egress_elsewhere",
+            "1 while mail would leave from a wrong address",
+            lambda: float(opener.outage.elsewhere is not None),
+        )
 
         def unready() -> str | None:
-            return watch.why or opener.outage.why or (None if sender.is_ready else _NOT_READY)
+            out = opener.outage
+            return watch.why or out.elsewhere or out.why or (None if sender.is_ready else _NOT_READY)
 
         async with _probed(settings, sender, unready, campaign=campaign, name=name):
             if not await _unless_ended(_named(opener, watch), ending):
@@ -170,10 +175,15 @@ def shaping_of(file: Path | None) -> Shaping:
 _NOT_READY = "no partitions, or their ledgers are not read yet"
 
 
-async def _watch(settings: Settings, way_out: Egress) -> Watch:
-    check = await egress.check_of(settings, way_out)
+async def _watch(settings: Settings, opener: Opener) -> Watch:
+    check = await egress.check_of(settings, opener.egress)
     strictness = cast("Strictness", settings.egress_check)
-    return Watch(check=check.skipped if strictness == "off" else check, strictness=strictness)
+    return Watch(
+        check=check.skipped if strictness == "off" else check,
+        strictness=strictness,
+        outage=opener.outage,
+        every_s=EVERY_S if settings.egress_seen_by is None else SEEN_EVERY_S,
+    )
 
 
 async def _named(opener: Opener, watch: Watch) -> None:

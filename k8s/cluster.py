@@ -22,6 +22,14 @@ CLOSED_STATES = frozenset({"isolated", "retired"})
 MAX_REASON = 1000
 
 
+@dataclass(frozen=True, slots=True)
+class SourceAddress:
+    """The address that a campaign's mail is to leave from, and the name that EHLO says with it, if one was given."""
+
+    address: str
+    helo_name: str | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SenderSpec:
     """What one campaign's sender needs, wherever it runs.
@@ -29,7 +37,7 @@ class SenderSpec:
     The pace is not part of it: the sender reads it from ``mail.control``, and a new pace must not restart anybody.
     Image, namespace and command line belong to the place, not to the campaign.  ``labels`` are the owner's own
     words; a place that has rules for labels makes them legal.  ``record`` is the campaign as it is registered, for a
-    place that shows it.
+    place that shows it.  ``source`` is None for whatever address the place gives.
     """
 
     campaign: str
@@ -39,6 +47,7 @@ class SenderSpec:
     tenant: str | None = None
     labels: tuple[tuple[str, str], ...] = ()
     record: Campaign | None = None
+    source: SourceAddress | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,9 +58,10 @@ class SenderStatus:
     its mail counts as running.  ``egress_open``: mail could leave.  ``epoch`` is the fence, 0 when none was set.
     ``agreed``: all parts tell the same epoch and state; they differ while an act is half done.
     ``shape`` is the :meth:`Cluster.fingerprint` that it was made from, empty when somebody else has changed it.
-    ``asked`` is how many replicas people or autoscalers ask for, None where they have no place to say so; ``ready``
-    counts the replicas that say of themselves that they can work.  ``refused``: why the place makes no more of them, a
-    quota that is used up most often; empty when it does.
+    ``asked`` is how many replicas people or autoscalers ask for, None where they have no place to say so, and
+    ``source`` which address people ask for; ``ready`` counts the replicas that say of themselves that they can work.
+    ``leaves_from`` are the addresses that one of those has been told to send from.  ``refused``: why the place makes no
+    more of them, a quota that is used up most often; empty when it does.
     """
 
     campaign: str
@@ -66,7 +76,9 @@ class SenderStatus:
     agreed: bool = True
     shape: str = ""
     asked: int | None = None
+    source: SourceAddress | None = None
     ready: int = field(default=0, compare=False)
+    leaves_from: frozenset[str] = field(default=frozenset(), compare=False)
     refused: str = field(default="", compare=False)
 
     @property

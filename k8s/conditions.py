@@ -38,14 +38,15 @@ class Seen:
     """What was seen of a campaign's sender, and what was asked of it.
 
     ``status`` is None when there is no sender at all.  ``ready`` counts pods that are ready, ``wanted`` those that the
-    resource asks for.  ``address`` is what ``spec.egress`` asks for.  ``paused``: is the brake on the automation
-    pulled?
+    resource asks for.  ``address`` is what ``spec.egress`` asks for, ``can_see`` whether senders have a server that
+    tells them theirs.  ``paused``: is the brake on the automation pulled?
     """
 
     status: SenderStatus | None
     ready: int
     wanted: int = 1
     address: str | None = None
+    can_see: bool = True
     paused: bool = False
     dry_run: bool = False
 
@@ -131,7 +132,13 @@ def _throttled(control: Control) -> _Said:
 def _verified(seen: Seen) -> _Said:
     if seen.address is None:
         return "Unknown", "NotAsked", "spec.egress names no address: mail leaves from whatever the cluster gives it"
-    if seen.ready:
+    if not seen.can_see:
+        return (
+            "Unknown",
+            "NoMirror",
+            "MAILCORDON_EGRESS_SEEN_BY names no server that tells senders which address it sees",
+        )
+    if seen.status is not None and seen.address in seen.status.leaves_from:
         return "True", "Verified", f"a sender that is ready has seen {seen.address} as its own address"
     return "False", "NotVerified", f"no sender is ready: none sees {seen.address} as its own address"
 

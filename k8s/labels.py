@@ -17,6 +17,7 @@ FENCE = f"{DOMAIN}/fence"
 REASON = f"{DOMAIN}/reason"
 SINCE = f"{DOMAIN}/since"
 SHAPE = f"{DOMAIN}/shape"
+SOURCE = f"{DOMAIN}/source-address"  # annotation of a pod: the address that it was told to send from
 STOPPED = f"{DOMAIN}/stopped"  # label of a Campaign that is isolated or retired: the admission policies find it by that
 GUARDED = f"{DOMAIN}/guarded"  # label of a namespace in which the admission policies hold
 OWNER_LABELS = f"labels.{DOMAIN}"

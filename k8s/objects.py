@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from k8s import labels
-from k8s.cluster import CLOSED_STATES, SenderStatus
+from k8s.cluster import CLOSED_STATES, SenderStatus, SourceAddress
 from k8s.patches import combined
 
 _ALL_KINDS = ("Campaign", "Deployment", "NetworkPolicy", "Service", "ServiceAccount", "PodDisruptionBudget")
@@ -204,8 +204,14 @@ def status_of(campaign: str, name: str, parts: Parts, *, untouched: Mapping[str,
         wanted=_wanted(deployment),
         running=parts.running,
         ready=sum(map(is_ready, parts.pods)),
+        leaves_from=frozenset(
+            pod.metadata.annotations[labels.SOURCE]
+            for pod in parts.pods
+            if is_ready(pod) and labels.SOURCE in pod.metadata.annotations
+        ),
         refused=_refused(deployment),
         asked=there["Campaign"].spec.replicas if "Campaign" in there else None,
+        source=_source(there.get("Campaign")),
         egress_open=policy is None or bool(policy.spec.egress),  # without a policy all is allowed
         epoch=parts.fence,
         state=state,
@@ -233,6 +239,14 @@ def _refused(deployment: Thing | None) -> str:
     conditions = deployment.status.conditions if deployment else ()
     failing = next((one for one in conditions if one.type == "ReplicaFailure" and one.status == "True"), None)
     return failing.message.rpartition(" is forbidden: ")[2] if failing else ""
+
+
+def _source(campaign: Thing | None) -> SourceAddress | None:
+    asked = campaign.spec.egress if campaign is not None else None
+    if not isinstance(asked, dict) or not isinstance(asked.get("address"), str):
+        return None
+    name = asked.get("heloName")
+    return SourceAddress(asked["address"], name if isinstance(name, str) else None)
 
 
 def _wanted(deployment: Thing | None) -> int:

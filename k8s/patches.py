@@ -52,6 +52,7 @@ class Site:
     ``DOMAIN__SELECTOR.pem``, what a smarthost or a proxy wants to see, and what Kafka does.  ``private_mx``: may mail
     servers found by MX look-up have private addresses?  ``hops`` are the fixed next hops (host, port), smarthost and
     proxy, which are allowed wherever they are.  ``mta_sts``: are recipients' policies asked for, by HTTPS?
+    ``sees_addresses``: does a server tell senders which address it sees them with?
     """
 
     namespace: str = "mailcordon"
@@ -64,6 +65,7 @@ class Site:
     private_mx: bool = False
     hops: tuple[tuple[str, int], ...] = ()
     mta_sts: bool = False
+    sees_addresses: bool = False
     resources: Mapping[str, Mapping[str, str]] = field(
         default_factory=lambda: {
             "requests": {"cpu": "100m", "memory": "96Mi", "ephemeral-storage": "64Mi"},
@@ -152,7 +154,8 @@ def deployment(spec: SenderSpec, site: Site, control: Control, *, replicas: int)
             "template": {
                 "metadata": {
                     "labels": _labels(spec),
-                    "annotations": {labels.CAMPAIGN: spec.campaign},
+                    "annotations": {labels.CAMPAIGN: spec.campaign}
+                    | ({labels.SOURCE: spec.source.address} if spec.source is not None else {}),
                 },
                 "spec": _pod(spec, site),
             },
@@ -281,6 +284,17 @@ def _pod(spec: SenderSpec, site: Site) -> Body:
     }
 
 
+def _source(spec: SenderSpec) -> list[Body]:
+    """The campaign's own address, which wins over all ConfigMaps."""
+    if spec.source is None:
+        return []
+    named = spec.source.helo_name
+    return [
+        {"name": "MAILCORDON_EGRESS_ADDRESS", "value": spec.source.address},
+        *([{"name": "MAILCORDON_HOSTNAME", "value": named}] if named else []),
+    ]
+
+
 def _container(spec: SenderSpec, site: Site) -> Body:
     return {
         "name": "sender",
@@ -295,6 +309,7 @@ def _container(spec: SenderSpec, site: Site) -> Body:
             {"name": "MAILCORDON_LOG_FORMAT", "value": "json"},
             {"name": "MAILCORDON_SECRET_FILE", "value": f"{SECRETS}/secrets.json"},
             {"name": "MAILCORDON_SENDER_WEB", "value": f"0.0.0.0:{METRICS_PORT}"},
+            *_source(spec),
         ],
         "envFrom": [  # of the same variable the last one counts: a sender may have settings of its own
             {"configMapRef": {"name": site.config}},

@@ -80,10 +80,13 @@ def desired(
 
 
 def as_asked(wish: Desired, status: SenderStatus | None, *, most: int) -> Desired:
-    """With as many replicas as people and autoscalers ask for in the place itself, and never more than ``most``."""
+    """With what people and autoscalers ask for in the place itself: address and replicas, never more than ``most``."""
     asked = wish.spec.replicas if status is None or status.asked is None else status.asked
     replicas = max(0, min(asked, most))
-    return wish if replicas == wish.spec.replicas else replace(wish, spec=replace(wish.spec, replicas=replicas))
+    source = None if status is None else status.source
+    if (replicas, source) == (wish.spec.replicas, wish.spec.source):
+        return wish
+    return replace(wish, spec=replace(wish.spec, replicas=replicas, source=source))
 
 
 def plan(wish: Desired, status: SenderStatus | None, *, shape: str, draining_ms: int = 0) -> list[Step]:

@@ -74,6 +74,7 @@ def status_body(
     ready: int,
     replicas: int = 1,
     egress_address: str | None = None,
+    can_see: bool = True,
     automation_paused: bool = False,
     dry_run: bool = False,
     before: Iterable[Condition] = (),
@@ -89,6 +90,7 @@ def status_body(
         ready=ready,
         wanted=replicas,
         address=egress_address,
+        can_see=can_see,
         paused=automation_paused,
         dry_run=dry_run,
     )

@@ -45,6 +45,7 @@ def shown(
         ready=0 if status is None else status.ready,
         replicas=0 if status is None else status.wanted,
         egress_address=asked.get("address") if isinstance(asked, dict) else None,
+        can_see=site.sees_addresses,
         automation_paused=paused,
         dry_run=spec.record is not None and spec.record.dry_run,
         before=[_told(one) for one in live.status.conditions if one.last_transition_time],

@@ -205,6 +205,19 @@ class Settings:
     """Everything that an operator can turn, with defaults that are safe on one machine."""
 
     kafka: str | None = _setting(None, str, "Kafka bootstrap servers; unset starts the embedded broker", "host:port,…")
+    kafka_tls: bool = _setting(False, _flag, "is Kafka spoken to over TLS?  A CA or a certificate for it means yes")
+    kafka_ca_file: Path | None = _setting(
+        None, Path, "certificate authorities of Kafka instead of the system's, PEM", "path"
+    )
+    kafka_cert_file: Path | None = _setting(
+        None, Path, "our certificate for Kafka with its chain, PEM; read again at each new connection", "path"
+    )
+    kafka_key_file: Path | None = _setting(None, Path, "key of kafka_cert_file, PEM, without a passphrase", "path")
+    kafka_mechanism: str | None = _setting(
+        None, _one_of("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"), "how we log in to Kafka (SASL); unset: not at all"
+    )
+    kafka_user: str | None = _setting(None, str, "whom kafka_mechanism logs in")
+    kafka_password_file: Path | None = _setting(None, Path, "the password of kafka_user, in one line", "path")
     data: Path | None = _setting(None, Path, "folder for data and cache; unset takes the user's cache folder", "path")
     secret_file: Path | None = _setting(
         None, Path, "keys for address hashes and signed return paths; unset makes one in the data folder", "path"
@@ -300,6 +313,13 @@ class Settings:
         addresses,
         "addresses that mail servers see, where NAT or a proxy makes them others than ours; haproxy2 asks for them",
         "IP address,…",
+    )
+    egress_seen_by: Endpoint | None = _setting(
+        None,
+        endpoint,
+        "a server of ours that tells in its answer to EHLO which address it sees, as the return path does; a sender "
+        "sends only while that is its egress_address",
+        "host:port",
     )
     egress_proxy: Proxy | None = _setting(
         None, proxy, "what SMTP connections leave through; unset connects directly", "socks5:// or haproxy2://host:port"

@@ -12,6 +12,7 @@ import structlog
 from policy.unsubscribing import is_for_unsubscribing
 from schemas.dead_letters import DeadLetter
 from schemas.feedback import Feedback
+from smtp.egress.mirror import literal
 from smtp.findings import Finding, clean
 from smtp.gate import Gate, Limits
 from smtp.reader_process import Unreadable
@@ -72,9 +73,11 @@ class Hooks:
     async def handle_EHLO(  # noqa: N802 - aiosmtpd finds hooks by these names
         self, _server: ReturnPathSession, session: Session, _envelope: Envelope, hostname: str, responses: list[str]
     ) -> list[str]:
-        """What is offered: no AUTH, no HELP."""
+        """Whom we see (senders learn by it where their mail leaves), and what is offered: no AUTH, no HELP."""
         session.host_name = hostname
         words = [line[4:] for line in responses if not line[4:].startswith(("AUTH", "HELP"))]
+        if (client := literal(session.peer)) is not None:
+            words[0] = f"{words[0]} greets you, {client}"
         return [f"250{'-' if word is not words[-1] else ' '}{word}" for word in words]
 
     async def handle_MAIL(  # noqa: N802

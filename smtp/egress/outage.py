@@ -19,11 +19,15 @@ class OurFault(Reply, frozen=True, kw_only=True):
 
 @dataclass(slots=True, kw_only=True)
 class Outage:
-    """Remembers that the way out failed, and for how long it is left alone: longer each time, a minute at most."""
+    """Remembers that the way out failed, and for how long it is left alone: longer each time, a minute at most.
+
+    ``elsewhere`` says that it works and leads out by a wrong address: then it is not taken until that is right again.
+    """
 
     hold_s: float = 1.0
     hold_most_s: float = 60.0
     why: str | None = None
+    elsewhere: str | None = field(default=None, init=False)
     _failures: int = field(default=0, init=False)
     _held_until: float = field(default=0.0, init=False)
 
@@ -43,6 +47,17 @@ class Outage:
         log.info("the way out works again", failed=self.why)
         self.why, self._failures, self._held_until = None, 0, 0.0
 
+    def strays(self, why: str | None) -> None:
+        """It leads out by a wrong address, for this reason; None when it does not, or not any more."""
+        if why != self.elsewhere:
+            if why is not None:
+                log.error("mail would leave from a wrong address, nothing is sent", why=why)
+            else:
+                log.info("mail leaves from the right address again", failed=self.elsewhere)
+        self.elsewhere = why
+
     def held_for_s(self, *, now_s: float) -> float:
         """Seconds until it should be tried again; 0 when it may be."""
+        if self.elsewhere is not None:
+            return self.hold_s
         return max(0.0, self._held_until - now_s)

@@ -17,6 +17,7 @@ mailcordon_sender_may_send                                             1 when th
 mailcordon_sender_epoch                                                newest epoch heard of
 mailcordon_sender_egress_ok                                            1 when the source address is in order
 mailcordon_sender_egress_down                                          1 while our own way out fails
+mailcordon_sender_egress_elsewhere                                     1 while mail would leave from a wrong address
 mailcordon_sender_sessions                   provider                  SMTP connections open
 mailcordon_sender_sessions_limit             provider                  most that are allowed now
 mailcordon_sender_rate_limit                 provider                  messages per second allowed now; absent: no limit

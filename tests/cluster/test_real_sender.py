@@ -1,5 +1,6 @@
 """The sender of this checkout as a pod: Kubernetes starts it, ends it by scaling to 0, and starts it again."""
 
+import dataclasses
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -7,12 +8,15 @@ from pathlib import Path
 import pytest
 
 from cli.kafka import EmbeddedKafka
+from k8s.cluster import SourceAddress
 from k8s.kubernetes import KubernetesCluster
 from k8s.patches import Site
+from smtp.return_path import ReturnPath
 from tests.cluster.conftest import until
 from tests.control_plane.plane import ControlPlane
 from tests.control_plane.rest import Rest
 from tests.k8s.builders import control, spec
+from tests.smtp.mailroom import Kafka, counted, running
 from tests.streams.test_sender_process import MESSAGES, SETTINGS, Journey, copies, on
 
 pytestmark = pytest.mark.kafka
@@ -90,3 +94,35 @@ async def test_a_sender_is_ready_when_it_says_so(
         return bool(deployment["status"].get("readyReplicas", 0) == 1)
 
     await until(ready, what="its probe on the metrics port has succeeded")
+
+
+async def test_a_sender_takes_no_mail_before_the_return_path_has_seen_it_come_from_its_address(
+    senders: KubernetesCluster, journey: Journey, rest: Rest, namespace: str
+) -> None:
+    await journey.prepare(in_doubt="hold")
+    await journey.control(may_send=True, per_second=250)
+    one = spec(journey.world.campaign)
+    async with running(Kafka()) as return_path:
+        own = {"MAILCORDON_EGRESS_SEEN_BY": str(return_path.endpoint), "MAILCORDON_EGRESS_CHECK": "off"}
+        config = {"metadata": {"name": one.name}, "data": own}
+        (await rest.create(f"/api/v1/namespaces/{namespace}/configmaps", config)).wanted()
+
+        await senders.ensure(dataclasses.replace(one, source=SourceAddress("192.0.2.7")), control(name=one.campaign))
+        await until(lambda: asked(return_path, 2), what="the sender has asked twice")
+        status = await senders.read(one)
+        assert status is not None
+        assert (status.ready, status.leaves_from, journey.server.taken) == (0, frozenset(), [])
+
+        await senders.ensure(dataclasses.replace(one, source=SourceAddress("127.0.0.1")), control(name=one.campaign))
+        await journey.stage.has_outcomes(MESSAGES, within_s=60)
+
+        async def verified() -> bool:
+            status = await senders.read(one)
+            return status is not None and status.leaves_from == {"127.0.0.1"}
+
+        await until(verified, what="a pod that is ready was told to send from the address")
+
+
+async def asked(return_path: ReturnPath, times: int) -> bool:
+    """Was EHLO answered so often?"""
+    return counted(return_path, "replies_total", code="250") >= times

@@ -1,6 +1,7 @@
 """The objects of a sender: golden files, legal whatever a campaign is called, and never more than was meant."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from k8s import labels, patches
-from k8s.cluster import SenderSpec
+from k8s.cluster import SenderSpec, SourceAddress
 from k8s.patches import Body, Site
 from policy.naming import sender_name
 from tests.doubles.fake_api import LABEL_KEY, LABEL_VALUE, NAME, unknown_fields
@@ -60,6 +61,17 @@ def test_a_field_that_nobody_knows_would_be_noticed() -> None:
 def test_replicas_are_in_every_deployment() -> None:
     for told, replicas in ((RUNNING, 3), (ISOLATED, 0)):
         assert patches.deployment(spec(), SITE, told, replicas=replicas)["spec"]["replicas"] == replicas
+
+
+def test_an_address_of_its_own_reaches_the_sender_and_marks_its_pods() -> None:
+    own = replace(spec(), source=SourceAddress("192.0.2.7", "mail7.shop.example"))
+    template = patches.deployment(own, SITE, RUNNING, replicas=1)["spec"]["template"]
+    told = {one["name"]: one["value"] for one in template["spec"]["containers"][0]["env"]}
+
+    assert told["MAILCORDON_EGRESS_ADDRESS"] == "192.0.2.7"
+    assert told["MAILCORDON_HOSTNAME"] == "mail7.shop.example"
+    assert template["metadata"]["annotations"][labels.SOURCE] == "192.0.2.7"
+    assert patches.fingerprint(own, SITE) != patches.fingerprint(spec(), SITE)
 
 
 def test_a_state_does_not_restart_anybody() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from k8s.cluster import CLOSED_STATES, SenderStatus
+from k8s.cluster import CLOSED_STATES, SenderStatus, SourceAddress
 from k8s.plan import (
     DRAIN_MARGIN_MS,
     ORPHAN,
@@ -215,6 +215,14 @@ def test_people_say_how_many_replicas_and_partitions_are_the_most(asked: int | N
     one = wish(control())
 
     assert as_asked(one, status(asked=asked), most=most).spec.replicas == replicas
+
+
+def test_an_address_that_people_ask_for_is_taken_and_given_up_again() -> None:
+    one, asked = wish(control()), SourceAddress("192.0.2.7")
+    own = as_asked(one, status(source=asked), most=9)
+
+    assert own.spec.source == asked
+    assert as_asked(own, status(), most=9).spec.source is None
 
 
 def test_what_is_shown_of_a_sender_that_nobody_vouches_for_says_so() -> None:

@@ -66,7 +66,14 @@ BODIES: dict[str, Body] = {
     "isolated-unregistered": resource.campaign_body(spec(), SITE, ISOLATED, None),
     "isolated-made-here": resource.campaign_body(spec(), SITE, ISOLATED, campaign(), name=MADE_HERE),
     "status-running": resource.status_body(
-        spec(), SITE, status(), RUNNING, observed_generation=3, now=NOW, ready=1, egress_address="192.0.2.7"
+        spec(),
+        SITE,
+        status(leaves_from=frozenset({"192.0.2.7"})),
+        RUNNING,
+        observed_generation=3,
+        now=NOW,
+        ready=1,
+        egress_address="192.0.2.7",
     ),
     "status-isolated": resource.status_body(
         spec(),
@@ -303,8 +310,11 @@ def test_throttled(control: Control, said: tuple[str, str]) -> None:
 
 def test_the_address_is_verified_by_a_sender_that_is_ready() -> None:
     assert told(RUNNING, seen(status()))["EgressIPVerified"] == ("Unknown", "NotAsked")
-    assert told(RUNNING, seen(status(), address="192.0.2.7"))["EgressIPVerified"] == ("True", "Verified")
-    assert told(RUNNING, seen(status(), ready=0, address="192.0.2.7"))["EgressIPVerified"] == ("False", "NotVerified")
+    here = status(leaves_from=frozenset({"192.0.2.7"}))
+    assert told(RUNNING, seen(here, address="192.0.2.7"))["EgressIPVerified"] == ("True", "Verified")
+    assert told(RUNNING, seen(here, address="192.0.2.8"))["EgressIPVerified"] == ("False", "NotVerified")
+    blind = seen(here, address="192.0.2.7", can_see=False)
+    assert told(RUNNING, blind)["EgressIPVerified"] == ("Unknown", "NoMirror")
 
 
 def test_the_automation_is_paused_by_the_brake_an_override_or_a_dry_run() -> None:

@@ -15,6 +15,13 @@ KNOWN = {known.name: known for known in fields(Settings)}
 
 A_VALUE = {
     "kafka": "kafka-0:9092,kafka-1:9092",
+    "kafka_tls": "true",
+    "kafka_ca_file": "/etc/mailcordon/kafka/ca.crt",
+    "kafka_cert_file": "/etc/mailcordon/kafka/tls.crt",
+    "kafka_key_file": "/etc/mailcordon/kafka/tls.key",
+    "kafka_mechanism": "SCRAM-SHA-512",
+    "kafka_user": "mailcordon",
+    "kafka_password_file": "/etc/mailcordon/kafka/password",
     "data": "/var/lib/mailcordon",
     "secret_file": "/run/secrets/keys.json",
     "backend": "kubernetes",
@@ -34,6 +41,7 @@ A_VALUE = {
     "hostname": "mail-1.example.com",
     "bind": "192.0.2.7,2001:db8::7",
     "egress_address": "198.51.100.7",
+    "egress_seen_by": "bounces.example.com:25",
     "egress_proxy": "socks5://[::1]:1080",
     "egress_proxy_auth_file": "/run/secrets/proxy",
     "egress_check": "warn",

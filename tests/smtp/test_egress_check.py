@@ -5,8 +5,9 @@ from collections.abc import Callable
 import pytest
 
 from policy.settings import Endpoint, Proxy
-from smtp.egress.check import EVERY_S, Check, Checked, Watch
+from smtp.egress.check import EVERY_S, Check, Checked, Strictness, Watch
 from smtp.egress.identity import Names, identities, judged, names_of, own_addresses
+from smtp.egress.outage import Outage
 from smtp.egress.ways import Egress
 from tests.doubles.name_server import SERVFAIL, SILENCE, Zone, ptr, resolving
 
@@ -209,6 +210,47 @@ async def test_with_warn_a_sender_goes_on_and_the_metric_tells() -> None:
 
     assert await watch.verified() == NAME
     assert (watch.why, watch.ok) == (None, 0.0)
+
+
+ELSEWHERE = Checked(ehlo=NAME, elsewhere="mail leaves from 9.9.9.8 and not from 9.9.9.9")
+UNSEEN = Checked(ehlo=NAME, unseen="the mirror does not tell")
+
+
+@pytest.mark.parametrize("strictness", ["require", "warn", "off"])
+@pytest.mark.parametrize("first", [ELSEWHERE, UNSEEN], ids=["elsewhere", "unseen"])
+async def test_nothing_begins_before_the_mirror_has_seen_the_right_address(
+    first: Checked, strictness: Strictness
+) -> None:
+    answers = iter([first, RIGHT])
+    said: list[str | None] = []
+
+    async def look() -> Checked:
+        return next(answers)
+
+    watch = Watch(check=look, strictness=strictness, sleep=Slept(lambda: said.append(watch.why)))
+
+    assert await watch.verified() == NAME
+    assert said == [f"the source address is not verified: {first.why}"]
+
+
+async def test_mail_waits_from_when_a_wrong_address_is_seen_until_the_right_one_is() -> None:
+    answers = iter([RIGHT, UNSEEN, ELSEWHERE, UNSEEN, ELSEWHERE, RIGHT])
+    held: list[float] = []
+
+    async def look() -> Checked:
+        return next(answers)
+
+    outage = Outage()
+    told = [lambda: held.append(outage.held_for_s(now_s=0.0))] * 5
+    sleep = Slept(*told)
+    watch = Watch(check=look, strictness="warn", outage=outage, every_s=300, sleep=sleep)
+    await watch.verified()
+    with pytest.raises(TimeoutError):
+        await watch.keep()
+
+    assert held == [0, 0, 1, 1, 1], "it is asked before each look"
+    assert outage.held_for_s(now_s=0.0) == 0
+    assert sleep.seconds == [300, 300, 10, 5, 10, 300]
 
 
 async def test_a_name_that_breaks_later_stops_nobody_and_the_metric_tells() -> None:

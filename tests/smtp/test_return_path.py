@@ -244,6 +244,15 @@ async def test_a_refused_recipient_does_not_take_the_others_along() -> None:
     assert len(kafka.feedback) == 1
 
 
+async def test_it_tells_a_client_by_which_address_it_came() -> None:
+    async with running(Kafka()) as listener:
+        wire = await Wire.connect(listener.endpoint, ehlo=False)
+        greeted = (await wire.say("EHLO x")).split("\n")[0].strip()
+        wire.close()
+
+    assert greeted == "250-mx.shop.example greets you, [127.0.0.1]"
+
+
 async def test_there_is_no_auth_and_no_telling_of_addresses() -> None:
     async with running(Kafka()) as listener:
         wire = await Wire.connect(listener.endpoint, ehlo=False)
