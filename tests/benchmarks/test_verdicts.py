@@ -339,8 +339,7 @@ def test_the_goals_are_met_by_what_was_kept() -> None:
     assert all(one["false_per_1000_days"]["mailcordon"]["0.5"] < 1.0 for one in kept["metrics"].values())
     for multiple in ("2", "5", "20"):
         assert mails["mailcordon"][multiple]["median"] < mails["ratio_1000"][multiple]["median"]
-        # a tie at twenty times the limit, where both need four bounces
-        assert mails["mailcordon"][multiple]["p90"] <= mails["wilson_calibrated"][multiple]["p90"]
+        assert mails["mailcordon"][multiple]["p90"] < mails["wilson_calibrated"][multiple]["p90"]
 
 
 def test_the_command_tells_in_json_what_it_shows() -> None:
