@@ -32,6 +32,7 @@ from policy.brakes import is_pulled
 from policy.settings import Settings, WrongSetting
 from schemas.topics import BRAKES, CAMPAIGNS, CONTROL
 from streams.catalogue import Catalogue
+from streams.kafka_security import credentials, servers_of
 from streams.metrics import Metrics as StreamMetrics
 from streams.outlet import Outlet
 from streams.runtime import SafeApp
@@ -227,7 +228,7 @@ def controller_app(
 
     ``bootstrap`` is for an embedded broker; otherwise the setting ``kafka`` is taken.
     """
-    servers = bootstrap or settings.kafka
+    servers = bootstrap or servers_of(settings)
     if not servers:
         raise WrongSetting("kafka: a controller needs a broker; set MAILCORDON_KAFKA (--kafka) to host:port")
     app = ControllerApp(
@@ -237,6 +238,7 @@ def controller_app(
         make_cluster=make_cluster,
         habits=habits or Habits(grace_s=settings.grace_s, most_replicas=settings.outbound_partitions),
         broker=";".join(f"kafka://{server.strip()}" for server in servers.split(",")),
+        broker_credentials=credentials(servers),
         web_bind=settings.controller_web.host,
         web_port=settings.controller_web.port,
         topic_replication_factor=settings.replication,

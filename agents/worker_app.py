@@ -29,6 +29,7 @@ from policy.settings import Settings, WrongSetting
 from policy.tokens import Keys
 from schemas.topics import CAMPAIGNS, COMMANDS, FEEDBACK, RATES, REQUESTS, RESULTS
 from streams.catalogue import ALL, Catalogue
+from streams.kafka_security import credentials, servers_of
 from streams.metrics import Metrics
 from streams.outbound import OutboundTopics
 from streams.outlet import Outlet
@@ -141,7 +142,7 @@ def worker_app(
     gets its partitions back without a rebalance of the others.  Two workers must never share one.  ``parts`` leaves
     out what is not to be measured.
     """
-    servers = bootstrap or settings.kafka
+    servers = bootstrap or servers_of(settings)
     if not servers:
         raise WrongSetting("kafka: a worker needs a broker; set MAILCORDON_KAFKA (--kafka) to host:port")
     static = {} if instance_id is None else {"consumer_group_instance_id": instance_id}
@@ -150,6 +151,7 @@ def worker_app(
         settings=settings,
         bootstrap=servers,
         broker=";".join(f"kafka://{server.strip()}" for server in servers.split(",")),
+        broker_credentials=credentials(servers),
         web_bind=settings.web.host,
         web_port=settings.web.port,
         topic_replication_factor=settings.replication,

@@ -18,6 +18,7 @@ from policy.settings import Settings
 from schemas.base import Record
 from schemas.codec import encode
 from streams.admin import admin
+from streams.kafka_security import connection
 from streams.producing import Producer
 from streams.reading import to_the_end
 
@@ -67,7 +68,7 @@ async def _answered(bootstrap: str, work: Callable[[str], Coroutine[Any, Any, T]
 async def producer(bootstrap: str) -> AsyncIterator[Producer]:
     """An idempotent producer that waits for all replicas."""
     made = Producer(
-        bootstrap_servers=bootstrap,
+        **connection(bootstrap),
         acks="all",
         enable_idempotence=True,
         linger_ms=5,

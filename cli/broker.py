@@ -4,6 +4,7 @@ Whoever starts the embedded broker leaves a note in the data folder, so that oth
 it; the broker ends with the process that started it.
 """
 
+import asyncio
 import contextlib
 import json
 import os
@@ -12,10 +13,12 @@ from pathlib import Path
 
 import msgspec
 
-from cli.failures import OutsideFailed
+from cli.failures import OutsideFailed, WrongUse
 from cli.kafka import EmbeddedKafka, KafkaUnavailable, default_cache
 from cli.settings import data_folder
-from policy.settings import Settings
+from policy.settings import Settings, WrongSetting
+from streams.kafka_security import servers_of
+from streams.refusals import refusal
 
 Say = Callable[[str], None]
 
@@ -50,8 +53,9 @@ def secret_file(settings: Settings) -> Path:
 @contextlib.contextmanager
 def broker(settings: Settings, say: Say) -> Iterator[str]:
     """The bootstrap servers to use, for as long as the context lasts."""
-    if settings.kafka:
-        yield settings.kafka
+    servers = _taken(settings)
+    if servers is not None:
+        yield servers
         return
     data = data_folder(settings)
     note = running(data)
@@ -61,6 +65,20 @@ def broker(settings: Settings, say: Say) -> Iterator[str]:
     say("no MAILCORDON_KAFKA is set: starting the embedded Kafka")
     with started(data / "kafka", data=data, secret_file=secret_file(settings), say=say) as kafka:
         yield kafka.bootstrap
+
+
+def _taken(settings: Settings) -> str | None:
+    """The servers that are named; a refusal by them ends the command, since no role would do better by trying again."""
+    try:
+        servers = servers_of(settings)
+    except WrongSetting as wrong:
+        raise WrongUse(str(wrong)) from wrong
+    if servers is None:
+        return None
+    refused = asyncio.run(refusal(servers))
+    if refused is not None:
+        raise OutsideFailed(refused)
+    return servers
 
 
 @contextlib.contextmanager

@@ -27,7 +27,7 @@ from cli.files import read_records
 from cli.settings import data_folder, setting_options
 from cli.views import catalogue_of, print_json
 from policy.domain_lists import domain_lists, flaw_of_domains
-from policy.settings import Settings
+from policy.settings import Settings, WrongSetting
 from policy.tokens import Keys
 from policy.typos import likely_domain
 from schemas.sending import AdmissionPolicy, Campaign
@@ -35,6 +35,7 @@ from schemas.topics import SUPPRESSIONS, TRAPS
 from smtp.domain_checks import DomainChecks, DomainReport, clusters
 from streams.admin import admin
 from streams.catalogue import Catalogue
+from streams.kafka_security import servers_of
 
 ANSWER_WITHIN_S = 5.0
 _PART = 2_000  # rows whose domains are asked together
@@ -167,7 +168,10 @@ async def _checked(
 async def _installation(settings: Settings, known: bool | None) -> AsyncIterator[tuple[Catalogue | None, str]]:
     """The installation's traps and suppressions, if they can be had; and a word on that."""
     note = None if settings.kafka else brokers.running(data_folder(settings))
-    bootstrap = settings.kafka or (note.bootstrap if note else None)
+    try:
+        bootstrap = servers_of(settings) or (note.bootstrap if note else None)
+    except WrongSetting as wrong:
+        raise WrongUse(str(wrong)) from wrong
     if known is False or bootstrap is None:
         why = "as asked" if known is False else "no Kafka is set (MAILCORDON_KAFKA, --kafka)"
         if known:

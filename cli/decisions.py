@@ -20,6 +20,7 @@ from policy.settings import Settings
 from schemas.codec import Malformed, decode
 from schemas.reputation import Command, CommandName, Decision
 from schemas.topics import COMMANDS, DECISIONS
+from streams.kafka_security import connection
 
 ANSWER_WITHIN_S = 20.0
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
@@ -200,7 +201,7 @@ def command_campaign(
 
 async def ask_judge(bootstrap: str, given: Command) -> Decision:
     """Publish a command; the decision that carries its id is the answer."""
-    consumer = aiokafka.AIOKafkaConsumer(DECISIONS, bootstrap_servers=bootstrap, auto_offset_reset="latest")
+    consumer = aiokafka.AIOKafkaConsumer(DECISIONS, **connection(bootstrap), auto_offset_reset="latest")
     await consumer.start()
     try:
         for partition in consumer.assignment():

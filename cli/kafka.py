@@ -266,13 +266,17 @@ def _answers(port: int) -> bool:
 
 
 class EmbeddedKafka:
-    """One broker on one data folder; ports and topics survive stop, kill and start."""
+    """One broker on one data folder; ports and topics survive stop, kill and start.
 
-    def __init__(self, data: Path, *, cache: Path, say: Say = silent, heap_mb: int = 256) -> None:
+    ``more`` are further lines for its properties; they win, and may hold ``{broker}`` and ``{controller}``, its ports.
+    """
+
+    def __init__(self, data: Path, *, cache: Path, say: Say = silent, heap_mb: int = 256, more: str = "") -> None:
         self._data = data.absolute()
         self._cache = cache.absolute()
         self._say = say
         self._heap_mb = heap_mb
+        self._more = more
         self._ports: list[int] = []
         self._process: subprocess.Popen[bytes] | None = None
         self._keeper: threading.Thread | None = None
@@ -310,7 +314,7 @@ class EmbeddedKafka:
         self._end_leftover()
         self._choose_ports()
         self._properties.write_text(
-            PROPERTIES.format(broker=self._ports[0], controller=self._ports[1], logs=self._logs)
+            (PROPERTIES + self._more).format(broker=self._ports[0], controller=self._ports[1], logs=self._logs)
         )
         java = self._java_command(lib)
         if not (self._logs / "meta.properties").is_file():

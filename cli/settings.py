@@ -13,7 +13,8 @@ from policy.settings import Settings, WrongSetting, read, shown
 F = TypeVar("F", bound=Callable[..., Any])
 
 PREFIX = "MAILCORDON_"
-COMMON = ("kafka", "data", "secret_file", "log_level", "log_format")
+KAFKA = tuple(one.name for one in fields(Settings) if one.name.startswith("kafka"))
+COMMON = (*KAFKA, "data", "secret_file", "log_level", "log_format")
 
 
 def variable(name: str) -> str:

@@ -33,6 +33,7 @@ from schemas.reputation import RatesSnapshot
 from schemas.topics import BY_NAME, CAMPAIGNS, DEAD_LETTERS, FEEDBACK, RATES, RESULTS
 from streams.admin import admin
 from streams.home import home
+from streams.kafka_security import connection
 from streams.stopping import stop
 from streams.topics import WORKER
 
@@ -242,7 +243,7 @@ async def _offsets(bootstrap: str, app_id: str) -> tuple[dict[tuple[str, int], i
     """For each partition of both topics the offset below which the workers have counted everything, and its first."""
     async with admin(bootstrap, within_s=REQUEST_TIMEOUT_S) as edge:
         partitions = list(await edge.leaders(list(TOPICS)))
-    consumer = aiokafka.AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=app_id, enable_auto_commit=False)
+    consumer = aiokafka.AIOKafkaConsumer(**connection(bootstrap), group_id=app_id, enable_auto_commit=False)
     try:
         await consumer.start()
         consumer.assign(partitions)

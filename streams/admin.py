@@ -28,12 +28,16 @@ from aiokafka.protocol.admin import CreateTopicsRequest, DeleteTopicsRequest, De
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.offset import OffsetRequest
 
+from streams.kafka_security import connection
+from streams.refusals import refusal
+
 T = TypeVar("T")
 
 BATCH = 100  # one topic at a time costs 34 ms each, a hundred in one request 0.6 ms each
 LEADER_MOVED = (NotLeaderForPartitionError, LeaderNotAvailableError, UnknownTopicOrPartitionError)
 
 _PAUSE_S = 0.1
+_WHY_WITHIN_S = 2.0  # who tries again must not wait long for the reason
 _ATTEMPTS = 10
 _LATEST = -1
 
@@ -69,14 +73,15 @@ async def admin(bootstrap: str, *, within_s: float, client_id: str = "mailcordon
 async def connected(bootstrap: str, *, client_id: str, request_timeout_s: float) -> AsyncIterator["Admin"]:
     """An admin connection to whichever broker answers."""
     client = AIOKafkaClient(
-        bootstrap_servers=bootstrap, client_id=client_id, request_timeout_ms=max(1000, int(request_timeout_s * 1000))
+        **connection(bootstrap), client_id=client_id, request_timeout_ms=max(1000, int(request_timeout_s * 1000))
     )
     try:
         try:
             await client.bootstrap()
         except KafkaConnectionError as silent:
             raise KafkaConnectionError(
-                f"no Kafka answers at {bootstrap}; start it, or set MAILCORDON_KAFKA to one that runs"
+                await refusal(bootstrap, within_s=_WHY_WITHIN_S)
+                or f"no Kafka answers at {bootstrap}; start it, or set MAILCORDON_KAFKA to one that runs"
             ) from silent
         yield Admin(client)
     finally:

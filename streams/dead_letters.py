@@ -19,6 +19,7 @@ import structlog
 from schemas.codec import Malformed, decode, encode
 from schemas.dead_letters import DeadLetter
 from schemas.topics import BY_NAME, DEAD_LETTERS
+from streams.kafka_security import connection
 from streams.producing import Producer
 from streams.reading import to_the_end
 
@@ -138,7 +139,7 @@ async def replay(
     if not wanted:
         return []
     producer = Producer(
-        bootstrap_servers=bootstrap,
+        **connection(bootstrap),
         acks="all",
         enable_idempotence=True,
         max_request_size=_MAX_BYTES,

@@ -20,6 +20,7 @@ from aiokafka.errors import KafkaError
 
 from streams.admin import LEADER_MOVED, Admin, connected
 from streams.fetching import hasten
+from streams.kafka_security import connection
 from streams.stopping import stop
 
 log = structlog.get_logger()
@@ -121,7 +122,7 @@ class Follower:
     @contextlib.asynccontextmanager
     async def _consumer(self) -> AsyncIterator[AIOKafkaConsumer]:
         consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._bootstrap,
+            **connection(self._bootstrap),
             client_id=self._client_id,
             enable_auto_commit=False,
             auto_offset_reset="earliest",

@@ -9,6 +9,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from schemas.topics import TOPICS
 from streams.admin import LEADER_MOVED, Admin, admin
 from streams.fetching import hasten
+from streams.kafka_security import connection
 from streams.stopping import stop
 
 _LARGEST_RECORD = max(topic.max_bytes for topic in TOPICS)
@@ -28,7 +29,7 @@ async def to_the_end(
     if not ends:
         return
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=bootstrap,
+        **connection(bootstrap),
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         max_partition_fetch_bytes=_LARGEST_RECORD,

@@ -26,6 +26,7 @@ from schemas.sending import OutboundFrame
 from schemas.topics import BY_NAME, DEAD_LETTERS, LEDGER, OUTBOUND, RESULTS
 from streams.dead_letters import dead_letter
 from streams.fetching import hasten
+from streams.kafka_security import connection
 from streams.producing import Producer
 
 log = structlog.get_logger()
@@ -63,7 +64,7 @@ class Writer:
     def __init__(self, bootstrap: str, *, client_id: str, within_s: float = WRITE_WITHIN_S) -> None:
         self._within_s = within_s
         self._producer = Producer(
-            bootstrap_servers=bootstrap,
+            **connection(bootstrap),
             client_id=client_id,
             acks="all",
             enable_idempotence=True,
@@ -141,7 +142,7 @@ class KafkaLedger:
 
     async def forget(self, partition: int, *, before: int) -> None:
         """Delete the entries before an offset; when the broker will not, they stay and do no harm."""
-        client = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap, client_id=f"{self._client_id}-ledger")
+        client = AIOKafkaAdminClient(**connection(self._bootstrap), client_id=f"{self._client_id}-ledger")
         try:
             await _within(client.start(), WRITE_WITHIN_S)
             wanted = {TopicPartition(self.topic, partition): RecordsToDelete(before_offset=before)}
@@ -173,7 +174,7 @@ class KafkaLedger:
         deadline = time.monotonic() + READ_WITHIN_S
         while True:
             consumer = AIOKafkaConsumer(
-                bootstrap_servers=self._bootstrap,
+                **connection(self._bootstrap),
                 client_id=f"{self._client_id}-ledger",
                 enable_auto_commit=False,
                 auto_offset_reset="earliest",
@@ -249,7 +250,7 @@ class KafkaInbox:
         self._writer = writer
         self._lease_s = session_s * LEASE_SHARE
         self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=bootstrap,
+            **connection(bootstrap),
             client_id=client_id,
             group_id=sender_group(campaign),
             enable_auto_commit=False,

@@ -24,7 +24,7 @@ from cli.demo import lists
 from cli.demo.show import Show
 from cli.demo.watch import Watch
 from cli.failures import OutsideFailed
-from cli.settings import as_environment, data_folder
+from cli.settings import KAFKA, as_environment, data_folder, variable
 from cli.supervisor import Program, Supervisor
 from policy.naming import campaign_name
 from policy.settings import Endpoint, Settings
@@ -164,7 +164,8 @@ def _stage(settings: Settings, folder: Path, secret_file: Path, bootstrap: str) 
         exit_with=os.getpid(),
         log_level="info",
     )
-    return Stage(folder, staged, as_environment(staged))
+    plain = {variable(name): "" for name in KAFKA if name != "kafka"}  # whatever this machine says of another Kafka
+    return Stage(folder, staged, as_environment(staged) | plain)
 
 
 async def _start_roles(stage: Stage, supervisor: Supervisor, show: Show) -> None:
