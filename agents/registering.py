@@ -4,9 +4,8 @@ import structlog
 
 from agents.ports import now_ms
 from policy.naming import campaign_scope
-from policy.registering import Flaw, flaw_of, with_link
+from policy.registering import Flaw, flaw_of, look_at, with_link
 from policy.settings import Settings
-from schemas.reputation import Command
 from schemas.sending import Campaign
 from schemas.topics import CAMPAIGNS, COMMANDS
 from streams.outlet import Outlet
@@ -30,23 +29,12 @@ class Registrar:
         await create_for_campaigns(self._bootstrap, [made.campaign], self._settings)
         await self._outlet.publish(CAMPAIGNS, made, key=made.campaign)
         await self._outlet.settled()
-        await self._outlet.publish(COMMANDS, _review(made.campaign), key=campaign_scope(made.campaign))
+        await self._outlet.publish(
+            COMMANDS, look_at(made.campaign, by=BY, at=now_ms()), key=campaign_scope(made.campaign)
+        )
         log.info("campaign registered from its resource", campaign=made.campaign)
         return None
 
     def completed(self, made: Campaign) -> Campaign:
         """The campaign as it would be registered."""
         return with_link(made, self._settings.unsubscribe_url)
-
-
-def _review(campaign: str) -> Command:
-    at = now_ms()
-    return Command(
-        id=f"apply-{at}",
-        scope=campaign_scope(campaign),
-        campaign=campaign,
-        command="review",
-        reason="the campaign was applied",
-        by=BY,
-        at=at,
-    )

@@ -12,11 +12,10 @@ from cli.failures import SaysNo, WrongUse
 from cli.files import read_records
 from cli.settings import setting_options
 from cli.views import campaign_view, looked_up, print_json, table
-from policy.naming import campaign_scope, outbound_topic, sender_name
-from policy.registering import flaw_of, with_link
+from policy.naming import outbound_topic, sender_name
+from policy.registering import flaw_of, look_at, with_link
 from policy.settings import Settings
 from policy.templates import BadContent, compile_content
-from schemas.reputation import Command
 from schemas.sending import Campaign, Content
 from schemas.topics import CAMPAIGNS, COMMANDS, CONTENTS
 from streams.topics import create_for_campaigns
@@ -70,20 +69,8 @@ async def register(bootstrap: str, campaigns: list[Campaign], settings: Settings
     """Create the campaigns' topics, then publish the campaigns, then ask the judge to look at them."""
     await create_for_campaigns(bootstrap, [one.campaign for one in campaigns], settings)
     await publish(bootstrap, ((CAMPAIGNS, one.campaign, one) for one in campaigns))
-    await publish(bootstrap, ((COMMANDS, campaign_scope(one.campaign), _review(one.campaign)) for one in campaigns))
-
-
-def _review(campaign: str) -> Command:
-    at = now_ms()
-    return Command(
-        id=f"apply-{at}",
-        scope=campaign_scope(campaign),
-        campaign=campaign,
-        command="review",
-        reason="the campaign was applied",
-        by=operator(),
-        at=at,
-    )
+    asked = [look_at(one.campaign, by=operator(), at=now_ms()) for one in campaigns]
+    await publish(bootstrap, ((COMMANDS, one.scope, one) for one in asked))
 
 
 @campaign.command(name="list")

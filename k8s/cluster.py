@@ -13,7 +13,7 @@ against both):
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 from schemas.reputation import Control
 from schemas.sending import Campaign
@@ -89,9 +89,10 @@ class SenderStatus:
 
 @dataclass(frozen=True, slots=True)
 class Unfit:
-    """Why what people asked for in the place itself is no campaign: the field and the sentence."""
+    """Why what people asked for in the place itself is no campaign: a sentence, and a word for programs."""
 
     explain: str
+    reason: Literal["Invalid", "DuplicateCampaign", "OwnedByTopic"] = "Invalid"
 
 
 def kept_reason(control: Control) -> str:

@@ -41,7 +41,7 @@ from k8s.objects import Parts, Thing
 from k8s.patches import Site
 from k8s.reading import KINDS, Reading, all_of
 from k8s.resource import Refused, campaign_body, record_of
-from k8s.showing import event_body, is_shown, refusal_body, shown
+from k8s.showing import event_body, is_shown, refusal_body, refused_status, says_refused, shown
 from policy.naming import sender_name
 from schemas.reputation import Control
 from schemas.sending import Campaign
@@ -148,6 +148,8 @@ class KubernetesCluster:
 
     def shows(self, spec: SenderSpec, control: Control, *, paused: bool) -> bool:
         """Does the Campaign say what its record, the decision and the sender are?"""
+        if self._latecomers(spec):
+            return False
         parts = self._reading.known(spec)
         asked = (spec.record, control, paused, *parts.by_kind.values(), *parts.pods)
         said = self._said.get(spec.campaign, ())
@@ -160,6 +162,8 @@ class KubernetesCluster:
 
     async def show(self, spec: SenderSpec, control: Control, *, paused: bool) -> None:
         """Let the Campaign say it: record and decision, an Event for each decision, then the status."""
+        for late in self._latecomers(spec):
+            await self._refuse(late, self._duplicate(spec))
         parts = self._reading.known(spec)
         if self.shows(spec, control, paused=paused):
             return
@@ -188,7 +192,7 @@ class KubernetesCluster:
         if live is None or made is None:
             return None
         if made is not live:
-            return Unfit(f"campaign {spec.campaign} has a resource already: edit {live.metadata.name}")
+            return self._duplicate(spec)
         match record_of(msgspec.json.decode(made.raw)):
             case Refused(where, explain):
                 return Unfit(f"{where}: {explain}")
@@ -200,10 +204,10 @@ class KubernetesCluster:
         return sorted({thing.campaign for thing in self._reading.mirror.all("Campaign").values() if thing.raw})
 
     async def refuse(self, spec: SenderSpec, unfit: Unfit) -> None:
-        """An Event about the resource, one for each edit of it."""
+        """An Event about the resource, one for each edit of it; and its status, unless that is about a sender."""
         made = self._made(spec)
         if made is not None:
-            await self._note(refusal_body(unfit.explain, made, namespace=self.site.namespace, now=self._now()))
+            await self._refuse(made, unfit)
 
     async def watch(self, changed: Callable[[str], None]) -> None:
         """Follow the objects of the namespace."""
@@ -273,6 +277,35 @@ class KubernetesCluster:
         if live is not None and live.raw:
             return live
         return next((thing for thing in self._reading.mirror.campaigns(spec.campaign) if thing.raw), None)
+
+    def _latecomers(self, spec: SenderSpec) -> Sequence[Thing]:
+        """Resources that people made about this campaign after another, and that do not say so yet."""
+        about = list(self._reading.mirror.campaigns(spec.campaign))
+        if len(about) == 1:
+            return ()  # the usual case costs nothing
+        live = self._reading.resource(spec)
+        late = [thing for thing in about if thing.raw and thing is not live]
+        return [thing for thing in late if not says_refused(self._duplicate(spec), thing)]
+
+    def _duplicate(self, spec: SenderSpec) -> Unfit:
+        live = self._reading.resource(spec)
+        if live is not None and live.spec.origin == "Resource":
+            why = f"campaign {spec.campaign} has a resource already: edit {live.metadata.name}"
+            return Unfit(why, "DuplicateCampaign")
+        why = f"campaign {spec.campaign} comes from the topic mail.campaigns: use `mailcordon campaign apply`"
+        return Unfit(why, "OwnedByTopic")
+
+    async def _refuse(self, made: Thing, unfit: Unfit) -> None:
+        await self._note(refusal_body(unfit.explain, made, namespace=self.site.namespace, now=self._now()))
+        is_of_a_sender = unfit.reason == "Invalid" and made.spec.decision
+        if is_of_a_sender or says_refused(unfit, made):
+            return  # a sender goes on as it was registered before: that is what the conditions tell
+        body = refused_status(unfit, made, namespace=self.site.namespace, now=self._now())
+        try:
+            self._reading.wrote("Campaign", await self._api.apply("Campaign", body, over=made, status=True))
+        except Conflict as busy:
+            await self._reading.look("Campaign", made.metadata.name)
+            raise Temporary(f"status of campaign {made.campaign}: it is being changed") from busy
 
     async def _note(self, event: Body) -> None:
         """Write an Event that has a name of its own: whoever comes second finds it there."""

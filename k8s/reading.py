@@ -52,7 +52,7 @@ class Reading:
             for thing in self.mirror.campaigns(spec.campaign)
             if thing.spec.origin == "Resource" or thing.metadata.name == spec.name
         ]
-        return min(found, key=lambda one: (one.metadata.creation_timestamp or "", one.metadata.name), default=None)
+        return min(found, key=_age, default=None)
 
     def kinds(self) -> tuple[Kind, ...]:
         """The kinds that a whole sender has here."""
@@ -121,3 +121,8 @@ async def all_of(*calls: Awaitable[Any]) -> Sequence[Any]:  # Any: calls of diff
     if errors:
         raise next((error for error in errors if isinstance(error, Stale)), errors[0])
     return answers
+
+
+def _age(thing: Thing) -> tuple[str, bool, str]:
+    """What is older, by the second; within one, what has a decision already: it must not be taken over."""
+    return thing.metadata.creation_timestamp or "", not thing.spec.decision, thing.metadata.name

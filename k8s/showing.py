@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import msgspec
 
 from k8s import conditions
-from k8s.cluster import CLOSED_STATES, SenderSpec, SenderStatus, kept_reason
+from k8s.cluster import CLOSED_STATES, SenderSpec, SenderStatus, Unfit, kept_reason
 from k8s.objects import Condition, Thing
 from k8s.patches import Body, Site
 from k8s.resource import API_VERSION, KIND, status_body
@@ -74,6 +74,30 @@ def refusal_body(explain: str, live: Thing, *, namespace: str, now: int) -> Body
     name = f"{live.metadata.name}.refused-{live.metadata.generation}"
     about = _about(live, name, namespace=namespace, now=now)
     return about | {"reason": "Refused", "message": explain[:_MOST_NOTE], "type": "Warning"}
+
+
+def refused_status(unfit: Unfit, live: Thing, *, namespace: str, now: int) -> Body:
+    """The status of a resource that no sender obeys, because it is not registered as it is."""
+    ready = {
+        "type": "Ready",
+        "status": "False",
+        "reason": unfit.reason,
+        "message": unfit.explain[:_MOST_NOTE],
+        "lastTransitionTime": rfc3339(now),
+        "observedGeneration": live.metadata.generation,
+    }
+    return {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "metadata": {"name": live.metadata.name, "namespace": namespace},
+        "status": {"observedGeneration": live.metadata.generation, "conditions": [ready]},
+    }
+
+
+def says_refused(unfit: Unfit, live: Thing) -> bool:
+    """Does a resource say already that it is not registered, and why?"""
+    asked = ("Ready", unfit.reason, unfit.explain[:_MOST_NOTE])
+    return any((one.type, one.reason, one.message) == asked for one in live.status.conditions)
 
 
 def _about(live: Thing, name: str, *, namespace: str, now: int) -> Body:

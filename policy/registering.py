@@ -5,7 +5,9 @@ from dataclasses import dataclass
 import msgspec
 
 from policy.addresses import BadAddress, check
+from policy.naming import campaign_scope
 from policy.unsubscribing import flaw_of_base
+from schemas.reputation import Command
 from schemas.sending import Campaign
 
 
@@ -20,6 +22,19 @@ class Flaw:
 def with_link(one: Campaign, unsubscribe_url: str | None) -> Campaign:
     """The campaign with the installation's unsubscribe link, if it has none of its own."""
     return one if one.unsubscribe_url is not None else msgspec.structs.replace(one, unsubscribe_url=unsubscribe_url)
+
+
+def look_at(campaign: str, *, by: str, at: int) -> Command:
+    """What asks the judge to look at a campaign that was just made known; ``at`` in milliseconds."""
+    return Command(
+        id=f"apply-{at}",
+        scope=campaign_scope(campaign),
+        campaign=campaign,
+        command="review",
+        reason="the campaign was applied",
+        by=by,
+        at=at,
+    )
 
 
 def flaw_of(one: Campaign) -> Flaw | None:

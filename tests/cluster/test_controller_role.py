@@ -1,12 +1,13 @@
 """`mailcordon controller --backend kubernetes` as people run it: Kafka on one side, a real API server on the other."""
 
 import asyncio
+import functools
 import json
 import os
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -94,14 +95,14 @@ async def publish(producer: AIOKafkaProducer, topic: str, key: str, record: Reco
     await producer.send_and_wait(topic, encode(record), key=key.encode())
 
 
-async def read(kafka: EmbeddedKafka, topic: str, key: str) -> bytes:
-    """The first record with this key."""
+async def read(kafka: EmbeddedKafka, topic: str, key: str, wanted: Callable[[bytes], bool] = lambda _: True) -> bytes:
+    """The first record with this key that is as wanted."""
     consumer = AIOKafkaConsumer(topic, bootstrap_servers=kafka.bootstrap, auto_offset_reset="earliest")
     await consumer.start()
     try:
         async with asyncio.timeout(60):
             async for record in consumer:
-                if record.key == key.encode() and record.value is not None:
+                if record.key == key.encode() and record.value is not None and wanted(record.value):
                     return bytes(record.value)
     finally:
         await consumer.stop()
@@ -151,13 +152,56 @@ async def test_a_campaign_made_with_kubectl_is_registered_judged_and_shown(
     assert json.loads((await page(controller, "readyz"))[1]) == {"ready": True, "lacks": [], "notes": []}
 
 
+async def test_a_campaign_of_kubectl_is_changed_by_its_maker_and_nonsense_is_told_where_he_looks(
+    field: Field, controller: str, kafka: EmbeddedKafka, producer: AIOKafkaProducer, unique: str
+) -> None:
+    example = (ROOT / "deploy/kubernetes/campaign.yaml").read_text(encoding="utf-8")
+    kubectl = functools.partial(field.plane.run_kubectl, f"--namespace={field.namespace}")
+
+    def apply(name: str, campaign: str, old: str = "", new: str = "") -> None:
+        named = example.replace("name: autumn", f"name: {name}").replace("campaign: autumn", f"campaign: {campaign}")
+        assert old in named
+        kubectl("apply", "--filename=-", stdin=named.replace(old, new))
+
+    apply("mine", unique)
+    await read(kafka, CAMPAIGNS, unique)
+    now = time.time_ns() // 1_000_000
+    await publish(producer, CONTROL, unique, control("healthy", name=unique, epoch=1, at=now))
+    await told(field, "mine", Ready="True")
+
+    apply("mine", unique, "maxAgeSeconds: 86400", "maxAgeSeconds: 7200")
+    changed = decode(Campaign, await read(kafka, CAMPAIGNS, unique, lambda value: b":7200" in value))
+    assert isinstance(changed, Campaign)
+    assert (changed.tenant, changed.max_age_s) == ("shop", 7200)
+
+    apply("second", unique, "perSecond: 20", "perSecond: 50")
+    apply("odd", f"{unique}-odd", "news@shop.example", "news@-shop.example")
+    await told(field, "second", Ready="False")
+    await told(field, "odd", Ready="False")
+    assert [await refusal(field, name) for name in ("second", "odd")] == ["DuplicateCampaign", "Invalid"]
+
+    kubectl("delete", "campaign", "second", "mine")
+    await told(field, sender_name(unique), Ready="True")
+    projected = (await field.get("Campaign", sender_name(unique)))["spec"]
+    assert (projected["origin"], projected["maxAgeSeconds"], projected["pace"]["perSecond"]) == ("Topic", 7200, 20)
+
+    apply("mine", unique, "perSecond: 20", "perSecond: 50")
+    await told(field, "mine", Ready="False")
+    assert await refusal(field, "mine") == "OwnedByTopic"
+
+
+async def refusal(field: Field, name: str) -> str:
+    [ready] = (await field.get("Campaign", name))["status"]["conditions"]
+    return str(ready["reason"])
+
+
 async def told(field: Field, name: str, **wanted: str) -> None:
     seen: list[Any] = []
 
     async def says() -> bool:
-        told = (await field.get("Campaign", name)).get("status", {}).get("conditions", ())
+        told = (await field.get("Campaign", name) or {}).get("status", {}).get("conditions", ())
         seen.append({one["type"]: one["status"] for one in told})
-        return wanted.items() <= seen[-1].items()
+        return bool(wanted.items() <= seen[-1].items())
 
     try:
         await until(says, what=str(wanted))

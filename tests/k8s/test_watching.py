@@ -368,10 +368,13 @@ async def test_a_second_resource_about_a_campaign_is_refused_where_its_maker_loo
         await one.wakes()
 
         unfit = one.cluster.definition(spec())
-        assert unfit == Unfit(f"campaign spring-sale has a resource already: edit {NAME}")
+        why = "campaign spring-sale comes from the topic mail.campaigns: use `mailcordon campaign apply`"
+        assert unfit == Unfit(why, "OwnedByTopic")
         await one.cluster.refuse(spec(), unfit)
         await one.cluster.refuse(spec(), unfit)
 
+    told = api.objects["campaigns", "mailcordon", "mine"].body()["status"]["conditions"]
+    assert [(one["type"], one["status"], one["reason"]) for one in told] == [("Ready", "False", "OwnedByTopic")]
     [event] = [call.body for call in api.calls if call.resource == "events" and call.body][:1]
     assert event is not None
     assert (event["reason"], event["involvedObject"]["name"]) == ("Refused", "mine")
