@@ -8,7 +8,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -172,12 +172,26 @@ class System:
 
 @contextlib.asynccontextmanager
 async def system(
-    at: Path, bootstrap: str, *, background: float, frame: int, others: int, seed: int
+    at: Path,
+    bootstrap: str,
+    *,
+    background: float,
+    frame: int,
+    others: int,
+    seed: int,
+    elsewhere: Callable[[Settings], tuple[Settings, Mapping[str, str]]] | None = None,
 ) -> AsyncIterator[System]:
-    """Start everything; ended in the order in which nobody starts anything again."""
+    """Start everything; ended in the order in which nobody starts anything again.
+
+    Senders are processes beside the controller, unless ``elsewhere`` prepares another place for them and answers the
+    settings of the roles then, and the variables that they need beside them.
+    """
     sink_port, hang_port = free_port(), free_port()
     settings = _settings(at, bootstrap, sink_port, hang_port)
-    environment = {**as_environment(settings), "PYTHONPATH": str(ROOT)}
+    more: Mapping[str, str] = {}
+    if elsewhere is not None:
+        settings, more = await asyncio.to_thread(elsewhere, settings)
+    environment = {**as_environment(settings), "PYTHONPATH": str(ROOT), **more}
     sink_log = at / "sink.log"
     sink_log.write_bytes(b"")  # it may hold an earlier run
     names = [f"other-{number}" for number in range(others)]

@@ -18,8 +18,8 @@ from benchmarks._running import say
 from schemas.topics import FEEDBACK, REQUESTS
 
 PER_SECOND = 50.0  # messages of a trial's campaign
-_MESSAGES = 500  # ten seconds of mail
-_LEAD_S = 0.8  # of mail before the hit
+MESSAGES = 500  # ten seconds of mail
+LEAD_S = 0.8  # of mail before the hit
 _BETWEEN_S = (0.25, 0.5)  # hits
 _CALM_S = 1.0  # after the start of senders
 _AFTER_S = 1.0  # so long mail is looked for after the last one was seen to stop
@@ -83,7 +83,7 @@ async def _hit_all(running: System, batch: Sequence[str], chance: random.Random)
     due = 0.0
     steps: list[tuple[float, bool, str]] = []
     for name in batch:
-        steps += [(due, False, name), (due + _LEAD_S, True, name)]
+        steps += [(due, False, name), (due + LEAD_S, True, name)]
         due += chance.uniform(*_BETWEEN_S)
     for at, is_hit, name in sorted(steps):
         await asyncio.sleep(max(0.0, began + at - time.monotonic()))
@@ -91,7 +91,7 @@ async def _hit_all(running: System, batch: Sequence[str], chance: random.Random)
             event = trap_hit(name, f"{name}-first", at=time.time_ns() // 1_000_000)
             hits[name] = await running.publish(FEEDBACK, name, event)
         else:
-            mail = request(name, [f"{name}-{number:03}" for number in range(_MESSAGES)], request_id=name)
+            mail = request(name, [f"{name}-{number:03}" for number in range(MESSAGES)], request_id=name)
             await running.publish(REQUESTS, name, mail)
     return hits
 
@@ -115,5 +115,5 @@ def _trial(running: System, name: str, hit_at: float) -> Trial:
         told_at=running.seen.told_at.get(name),
         gate_at=running.gate_closed_at(name),
         mail_from=running.sink.mail_from[return_path(name)],
-        asked=_MESSAGES + 1,
+        asked=MESSAGES + 1,
     )

@@ -25,6 +25,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # before benchmarks/, whose files hide packages
 
 from benchmarks._harness import Noted, at_least_one, parser
+from benchmarks._plane import ACCOUNT, NAMESPACE, install
 from benchmarks._running import ROOT, Failed, end_on_signals, folder, say
 from tests.control_plane.plane import ControlPlane
 
@@ -32,7 +33,6 @@ EXAMPLES = """\
   .venv/bin/python benchmarks/controller_scale.py --json              a thousand campaigns, some minutes
   .venv/bin/python benchmarks/controller_scale.py --campaigns 50 --decisions 3"""
 
-_NAMESPACE = "mailcordon"
 _WITHIN_S = 900
 _SHOWN = ("start_s", "start_calls", "rss_mib", "peak_mib", "resync_s", "resync_calls", "calls_per_decision")
 
@@ -56,8 +56,8 @@ def main() -> None:
 
 def _bench(options: argparse.Namespace, at: Path) -> Noted:
     with ControlPlane(at / "plane", nodes=0, say=say) as plane:
-        _install(plane)
-        common = {"campaigns": options.campaigns, "namespace": _NAMESPACE}
+        install(plane)
+        common = {"campaigns": options.campaigns, "namespace": NAMESPACE}
         first = _run(plane, common | {"watched": True, "decisions": 0, "epoch": 1})
         say(f"the objects of {options.campaigns} campaigns are there, after {first['start_s']:.0f} s")
         ours = _run(plane, common | {"watched": True, "decisions": options.decisions, "epoch": 1})
@@ -74,16 +74,8 @@ def _bench(options: argparse.Namespace, at: Path) -> Noted:
     return Noted("controller_scale", [], [], facts, against="against", ratios=ratios)
 
 
-def _install(plane: ControlPlane) -> None:
-    base = ROOT / "k8s" / "manifests" / "base"
-    for file in ("namespace", "crd", "rbac", "admission"):
-        plane.run_kubectl("apply", "--server-side", f"--namespace={_NAMESPACE}", f"--filename={base / file}.yaml")
-    plane.run_kubectl("label", "namespace", _NAMESPACE, "mailcordon.dev/guarded=true", "--overwrite")
-    plane.run_kubectl("wait", "--for=condition=Established", "crd/campaigns.mailcordon.dev")
-
-
 def _run(plane: ControlPlane, options: dict[str, object]) -> dict[str, float]:
-    kubeconfig = plane.account_kubeconfig(_NAMESPACE, "mailcordon-controller")
+    kubeconfig = plane.account_kubeconfig(NAMESPACE, ACCOUNT)
     given = options | {"kubeconfig": str(kubeconfig), "begun_at": time.time()}
     command = [sys.executable, str(ROOT / "benchmarks" / "_controller_run.py"), json.dumps(given)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=_WITHIN_S, check=False)
