@@ -283,25 +283,37 @@ def role(given: dict[str, str], log: Path, *arguments: str) -> Iterator[subproce
 
 
 @pytest.mark.kafka
-async def test_the_whole_way_over_tls_with_a_login(broker: SecureKafka, tmp_path: Path) -> None:
+@pytest.mark.parametrize("by", ["login", "certificate"])
+async def test_the_whole_way_over_tls(broker: SecureKafka, tmp_path: Path, by: str) -> None:
     mailbox = Mailbox()
     server = Controller(mailbox, hostname="127.0.0.1", port=free_ports(1)[0])
     server.start()
-    given = environment(broker, tmp_path, SMTP_ROUTES=f"*=127.0.0.1:{server.port}")
+    certificate = {
+        "KAFKA": broker.mutual,
+        "KAFKA_CERT_FILE": broker.file("tls.crt"),
+        "KAFKA_KEY_FILE": broker.file("tls.key"),
+        **dict.fromkeys(("KAFKA_MECHANISM", "KAFKA_USER", "KAFKA_PASSWORD_FILE"), ""),
+    }
+    how = certificate if by == "certificate" else {}
+    given = environment(broker, tmp_path, SMTP_ROUTES=f"*=127.0.0.1:{server.port}", **how)
+    campaign = tmp_path / "campaign.json"
+    campaign.write_text((EXAMPLE / "campaign.json").read_text().replace("spring-sale", by))
+    content = tmp_path / "content.json"
+    content.write_text((EXAMPLE / "content.json").read_text().replace("spring-sale", by))
     asked = [
         ("topics", "create"),
-        ("campaign", "apply", str(EXAMPLE / "campaign.json")),
-        ("content", "apply", str(EXAMPLE / "content.json")),
+        ("campaign", "apply", str(campaign)),
+        ("content", "apply", str(content)),
     ]
     people = tmp_path / "people.csv"
     people.write_text("address,name\nann@example.com,Ann\nbob@example.com,Bob\n")
-    send = ("send", "--campaign", "spring-sale", "--content", "hello-1", "--recipients", str(people))
+    send = ("send", "--campaign", by, "--content", "hello-1", "--recipients", str(people))
     worker_log, sender_log = tmp_path / "worker.log", tmp_path / "sender.log"
     try:
         for arguments in asked:
             done = await asyncio.to_thread(mailcordon, given, *arguments)
             assert done.returncode == 0, done.stderr
-        with role(given, worker_log, "worker"), role(given, sender_log, "sender", "--campaign", "spring-sale"):
+        with role(given, worker_log, "worker"), role(given, sender_log, "sender", "--campaign", by):
             done = await asyncio.to_thread(mailcordon, given, *send)
             assert done.returncode == 0, done.stderr
             await asyncio.to_thread(mailbox.full.wait, LONG_S)
@@ -311,5 +323,5 @@ async def test_the_whole_way_over_tls_with_a_login(broker: SecureKafka, tmp_path
 
     logs = worker_log.read_text() + sender_log.read_text()
     assert sorted(mailbox.recipients) == ["ann@example.com", "bob@example.com"], logs
-    assert "spring-sale" in status.stdout, status.stderr
+    assert by in status.stdout, status.stderr
     assert PASSWORD not in logs
