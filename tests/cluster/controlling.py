@@ -41,7 +41,7 @@ class Field:
 
     @property
     def site(self) -> Site:
-        return Site(namespace=self.namespace, image=self.image)
+        return Site(namespace=self.namespace, image=self.image, sees_addresses=True)
 
     @property
     def paths(self) -> dict[str, str]:

@@ -69,6 +69,34 @@ async def test_the_way_out_is_open_until_the_last_pod_has_ended(
         await field.is_isolated()
 
 
+async def test_an_address_that_people_ask_for_reaches_the_sender_and_is_given_up_with_their_wish(field: Field) -> None:
+    field.decide("healthy")
+    async with field.controller():
+        await field.reaches(Ready=("True", "Sending"), EgressIPVerified=("Unknown", "NotAsked"))
+        wish = {"address": "192.0.2.7", "heloName": "mta7.shop.example"}
+        (await field.rest.merge(f"{field.paths['Campaign']}/{NAME}", {"spec": {"egress": wish}})).wanted()
+        await field.reaches(Ready=("True", "Sending"), EgressIPVerified=("True", "Verified"))
+        assert await addressed(field) == {
+            "MAILCORDON_EGRESS_ADDRESS": wish["address"],
+            "MAILCORDON_HOSTNAME": wish["heloName"],
+        }
+
+        (await field.rest.merge(f"{field.paths['Campaign']}/{NAME}", {"spec": {"egress": None}})).wanted()
+        await field.reaches(Ready=("True", "Sending"), EgressIPVerified=("Unknown", "NotAsked"))
+
+        async def given_up() -> bool:
+            return await addressed(field) == {}
+
+        await until(given_up, what="the sender has no address of its own")
+
+
+async def addressed(field: Field) -> dict[str, str]:
+    """The sender's own variables about the address, as its Deployment has them."""
+    [container] = (await field.get("Deployment"))["spec"]["template"]["spec"]["containers"]
+    names = ("MAILCORDON_EGRESS_ADDRESS", "MAILCORDON_HOSTNAME")
+    return {one["name"]: one["value"] for one in container["env"] if one["name"] in names}
+
+
 async def test_two_controllers_do_it_once(field: Field) -> None:
     field.decide("healthy")
     async with field.controller() as one, field.controller() as other:
