@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from benchmarks._isolation_account import Body, Shown
@@ -53,27 +53,49 @@ def furnished(plane: ControlPlane) -> Place:
     return Place(plane, Site(namespace=NAMESPACE))
 
 
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What watches have shown so far."""
+
+    shown: Shown
+    watches: "Sequence[asyncio.Task[None]]"
+
+    def must_run(self) -> None:
+        """Raise what ended a watch: without it nothing more would be seen."""
+        for one in self.watches:
+            if one.done():
+                one.result()
+
+
 @contextlib.asynccontextmanager
-async def watching(rest: Rest) -> AsyncIterator[Shown]:
+async def watching(rest: Rest) -> AsyncIterator[Watched]:
     """Note what the API server shows of campaigns, in order, by our clock when it arrives."""
     shown = Shown()
-    tasks = [asyncio.create_task(_watch(rest, kind, path, shown)) for kind, path in _WATCHED.items()]
+    watches = [asyncio.create_task(_watch(rest, kind, path, shown)) for kind, path in _WATCHED.items()]
     try:
-        yield shown
+        yield Watched(shown, watches)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for one in watches:
+            one.cancel()
+        await asyncio.gather(*watches, return_exceptions=True)
 
 
 async def _watch(rest: Rest, kind: str, path: str, shown: Shown) -> None:
     """A watch that ends goes on where it ended: between two of them nothing is lost."""
+    await _until(lambda: _is_served(rest, path), what=f"{kind} is served")
     version = (await rest.get(path)).wanted()["metadata"]["resourceVersion"]
     while True:
         async for event in rest.watch(path, version):
+            if event["type"] == "ERROR":
+                raise Failed(f"the watch of {kind} ended: {event['object'].get('message')}")
             version = event["object"]["metadata"]["resourceVersion"]
             if event["type"] != "BOOKMARK":
                 shown.take(kind, event, time.time_ns() // 1000)
+
+
+async def _is_served(rest: Rest, path: str) -> bool:
+    """A definition may be established some moments before its objects are served."""
+    return (await rest.get(path)).ok
 
 
 async def scaled_down_ms(place: Place, rest: Rest, campaign: str) -> tuple[float, float]:
@@ -93,13 +115,13 @@ async def scaled_down_ms(place: Place, rest: Rest, campaign: str) -> tuple[float
         pods = await rest.get(f"/api/v1/namespaces/{NAMESPACE}/pods", labelSelector=f"app={_PLAIN}")
         return not pods.wanted()["items"]
 
-    await _until(ready)
+    await _until(ready, what="the plain Deployment is ready")
     began = time.monotonic()
     command = ("scale", f"--namespace={NAMESPACE}", f"deployment/{_PLAIN}", "--replicas=0")
     asked = asyncio.create_task(asyncio.to_thread(place.plane.run_kubectl, *command))
-    await _until(no_replicas)
+    await _until(no_replicas, what="the plain Deployment has 0 replicas")
     scaled_ms = (time.monotonic() - began) * 1000
-    await _until(gone)
+    await _until(gone, what="the plain pod is gone")
     gone_ms = (time.monotonic() - began) * 1000
     await asked
     (await rest.delete(path)).wanted()
@@ -114,9 +136,9 @@ def _plain(theirs: Body) -> Body:
     return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": _PLAIN}, "spec": spec}
 
 
-async def _until(told: Callable[[], Awaitable[bool]]) -> None:
+async def _until(told: Callable[[], Awaitable[bool]], *, what: str) -> None:
     deadline = time.monotonic() + _WITHIN_S
     while not await told():
         if time.monotonic() > deadline:
-            raise Failed(f"the Deployment {_PLAIN} was not so within {_WITHIN_S:.0f} s")
+            raise Failed(f"not within {_WITHIN_S:.0f} s: {what}")
         await asyncio.sleep(0.01)
