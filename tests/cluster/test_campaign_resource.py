@@ -274,7 +274,7 @@ async def test_status_is_the_controllers_and_changes_no_spec(place: Place) -> No
         "Ready": "False",
         "Isolated": "True",
         "Throttled": "False",
-        "EgressIPVerified": "True",
+        "EgressIPVerified": "False",
         "AutomationPaused": "False",
     }
 
