@@ -100,4 +100,5 @@ def _accepted(result: DeliveryResult) -> Accepted:
         ip=result.ip,
         address_hash=result.address_hash,
         domain=result.domain,
+        list_source=result.list_source,
     )

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policy.counts import booked
+from policy.counts import booked, booked_by_source
 from schemas.codec import Malformed, decode, encode
 from schemas.counting import Counted, counted
 from schemas.delivery import DeliveryFrame, DeliveryResult, Position
@@ -19,6 +19,7 @@ RESULTS = st.builds(
     text=st.none() | st.text(max_size=20),
     address_hash=st.none() | st.just("ab" * 32),
     domain=st.sampled_from(["", "gmail.com"]),
+    list_source=st.sampled_from([None, "shop", "fair"]),
 )
 
 
@@ -38,6 +39,7 @@ def test_a_frame_read_for_counting_counts_as_the_whole_one(results: list[Deliver
     short = read(encode(frame(results)))
 
     assert booked(short.refused, short.accepted) == booked(results)
+    assert booked_by_source(short.refused, short.accepted) == booked_by_source(results)
     assert (short.campaign, short.ledger) == ("spring", frame(results).ledger)
 
 
