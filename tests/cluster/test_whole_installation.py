@@ -5,6 +5,7 @@ What the manifests say and no other test takes at its word is tried here: variab
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,26 +62,34 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
         yield one
 
 
-@pytest.fixture
-def installation(own_plane: ControlPlane, broker: EmbeddedKafka, tmp_path: Path) -> Iterator[Installation]:
-    with namespaced(own_plane) as one:
+@contextmanager
+def installed(plane: ControlPlane, bootstrap: str, folder: Path, **variables: str) -> Iterator[Installation]:
+    """The base in a namespace of its own, with the roles that send and judge."""
+    with namespaced(plane) as one:
         here = Installation(one.plane, one.namespace)
         config = {
             "apiVersion": "v1",
             "kind": "ConfigMap",
             "metadata": {"name": "mailcordon"},
             "data": {
-                "MAILCORDON_KAFKA": broker.bootstrap,
+                "MAILCORDON_KAFKA": bootstrap,
                 "MAILCORDON_REPLICATION": "1",
                 "MAILCORDON_SMTP_ROUTES": "*=127.0.0.1:1",
                 "MAILCORDON_HOSTNAME": "me.example",
+                **variables,
             },
         }
         replicas = [{"name": f"mailcordon-{role}", "count": 1} for role in ("worker", "return-path")]
         patches = [{"patch": json.dumps(config)}]
-        here.apply(here.rendered("base", tmp_path / "manifests", patches=patches, replicas=replicas))
+        here.apply(here.rendered("base", folder / "manifests", patches=patches, replicas=replicas))
         keys = json.dumps({"key_id": "1", "address": "aa" * 32, "return_path": "bb" * 32})
         here("create", "secret", "generic", "mailcordon-keys", f"--from-literal=secrets.json={keys}")
+        yield here
+
+
+@pytest.fixture
+def installation(own_plane: ControlPlane, broker: EmbeddedKafka, tmp_path: Path) -> Iterator[Installation]:
+    with installed(own_plane, broker.bootstrap, tmp_path) as here:
         yield here
 
 
