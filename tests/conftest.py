@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import settings
 
 from cli.kafka import EmbeddedKafka, default_cache
@@ -35,3 +36,10 @@ def _environment_without_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("MAILCORDON_") or name == "KAFKA_BOOTSTRAP":
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_they_were() -> Iterator[None]:
+    """Logging belongs to a process: set up by one test, it would write to that one's closed output ever after."""
+    yield
+    assert not structlog.get_config()["cache_logger_on_first_use"], "this test has set up logging for the whole run"

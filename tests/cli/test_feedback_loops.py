@@ -17,6 +17,7 @@ NOTHING_THERE = "127.0.0.1:1"
 @pytest.fixture(autouse=True)
 def _shipped_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("MAILCORDON_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr("cli.logs.configure", lambda **_: None)  # it is for a process, and this one has other tests
     yield
     put_loops_in_force(None)
 
