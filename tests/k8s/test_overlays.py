@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from k8s.installation import config
 from policy.naming import outbound_topic, sender_group, sender_name
 from schemas.topics import REQUESTS
 from streams.topics import WORKER
@@ -55,6 +56,14 @@ def test_production_has_no_image_until_somebody_sets_one(production: list[Body])
 
     assert ".invalid/" in image
     assert image.endswith("@sha256:" + "0" * 64)
+
+
+def test_every_variable_of_an_overlay_is_a_setting(kind_overlay: list[Body], production: list[Body]) -> None:
+    [well] = config(of(kind_overlay, "ConfigMap")["mailcordon"], "mailcordon")
+    [placeholder] = config(of(production, "ConfigMap")["mailcordon"], "mailcordon")
+
+    assert well.answer == "ok"
+    assert placeholder.check.endswith("MAILCORDON_IMAGE")
 
 
 def test_production_runs_more_than_one_of_each_role() -> None:
