@@ -433,13 +433,15 @@ async def test_another_shape_is_told_and_mended(place: Place) -> None:
 
 
 def test_no_test_of_this_file_leaves_a_process_behind() -> None:
-    mine = [
+    assert _sleepers() - THERE_BEFORE == set()
+
+
+def _sleepers() -> set[Path]:
+    return {
         entry
         for entry in Path("/proc").iterdir()
         if entry.name.isdigit() and str(SLEEPER).encode() in _command_line(entry) and _parent(entry) in {1, os.getpid()}
-    ]
-
-    assert mine == []
+    }
 
 
 def _command_line(entry: Path) -> bytes:
@@ -452,3 +454,6 @@ def _parent(entry: Path) -> int:
     with contextlib.suppress(OSError):
         return int((entry / "stat").read_text().rpartition(")")[2].split()[1])
     return 0
+
+
+THERE_BEFORE = _sleepers()  # of an earlier run that was killed
