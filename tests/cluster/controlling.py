@@ -108,10 +108,11 @@ class Field:
         told = (campaign or {}).get("status", {}).get("conditions", ())
         return {one["type"]: (one["status"], one["reason"]) for one in told}
 
-    async def events(self) -> list[tuple[str, str]]:
-        """Reason and sentence of every Event about campaigns, in order."""
+    async def events(self, of: str | None = None) -> list[tuple[str, str]]:
+        """Reason and sentence of every Event about campaigns, or about one resource of a name, in order."""
         found = (await self.rest.get(f"/api/v1/namespaces/{self.namespace}/events")).wanted()["items"]
         about = [one for one in found if one["involvedObject"]["kind"] == "Campaign"]
+        about = [one for one in about if of in (None, one["involvedObject"]["name"])]
         about.sort(key=lambda one: int(one["metadata"]["name"].rpartition(".")[2]))
         return [(one["reason"], one["message"]) for one in about]
 
