@@ -103,7 +103,7 @@ def obey(
             stands = standing.judged if standing.operator == "overridden" else standing.state
             after = TRANSITIONS[stands][name]
     before = standing.judged if standing.state == after else standing.state
-    moved = _moved(standing, campaign, now, command, after)
+    moved = _moved(standing, now, command, after)
     counts = standing.windows.get("24h")
     return moved, decided(
         moved,
@@ -124,54 +124,65 @@ def obey(
     )
 
 
-def _moved(standing: Standing, campaign: Campaign, now: int, command: Command, after: State) -> Standing:
+def _moved(standing: Standing, now: int, command: Command, after: State) -> Standing:
     moved = msgspec.structs.replace(
         with_command(standing, command.id, command.at),
-        state=after,
-        shadow=None,
         epoch=standing.epoch + 1,
         since=now,
         cause_at=command.at,
-        rule=command.command,
         reason=of_command(command),
         by=operator_of(command),
-        until=None,
         clean_since=None,
         calm_since=None,
+    )
+    is_approved = _second(command) is not None
+    return obeyed(standing, moved, command.command, after=after, at=now, until=command.until, is_approved=is_approved)
+
+
+def obeyed(
+    before: Standing, moved: Standing, word: str, *, after: State, at: int, until: int | None, is_approved: bool
+) -> Standing:
+    """What a command makes of a standing, live or read from its decision; ``moved`` says when, why and by whom."""
+    moved = msgspec.structs.replace(
+        moved,
+        state=after,
+        shadow=None,
+        rule=word,
+        until=None,
         pauses=0,
         evidence={},
         operator="enabled",
         under=None,
         override_until=None,
         is_approved=False,
-        is_trapped=standing.is_trapped and command.command != "release",
+        is_trapped=before.is_trapped and word != "release",
         stage=None,
     )
-    match command.command:
+    match word:
         case "release":
             return msgspec.structs.replace(
-                with_baseline(moved, now),
+                with_baseline(moved, at),
                 windows={},
-                providers={name: forgiven(one, now) for name, one in standing.providers.items()},
+                providers={name: forgiven(one, at) for name, one in before.providers.items()},
                 stage=0 if after == "throttled" else None,
-                stage_since=now,
+                stage_since=at,
                 stage_accepted=0,
-                calm_since=now,
+                calm_since=at,
             )
         case "override":
             return msgspec.structs.replace(
                 moved,
-                shadow=standing.judged,
+                shadow=before.judged,
                 operator="overridden",
-                override_until=command.until,
-                is_approved=_second(command) is not None,
-                rule=standing.rule,
-                until=standing.until,
-                pauses=standing.pauses,
-                evidence=standing.evidence,
+                override_until=until,
+                is_approved=is_approved,
+                rule=before.rule,
+                until=before.until,
+                pauses=before.pauses,
+                evidence=before.evidence,
             )
         case "isolate":
-            return msgspec.structs.replace(moved, operator="isolated", under=standing.judged)
+            return msgspec.structs.replace(moved, operator="isolated", under=before.judged)
         case _:
             return moved
 

@@ -10,7 +10,7 @@ import msgspec
 from policy.auditing import REFUSED
 from policy.judging import PROVIDER, TRIAL
 from policy.ladder import start
-from policy.obeying import OVERRIDDEN, effective, forgiven
+from policy.obeying import OVERRIDDEN, effective, obeyed
 from policy.standing import Ceiling, Standing, in_favour, with_baseline, with_command, with_rates
 from policy.transitions import RUNGS
 from schemas.reputation import Decision, RatesSnapshot, State
@@ -65,7 +65,16 @@ def as_decided(standing: Standing | None, decision: Decision, seen: RatesSnapsho
     if decision.command_id is not None:
         moved = with_command(moved, decision.command_id, decision.at)
     if decision.rule in _COMMANDS:
-        return _commanded(before, moved, decision)
+        is_approved = "approved_by" in decision.evidence
+        return obeyed(
+            before,
+            moved,
+            decision.rule,
+            after=decision.to,
+            at=decision.at,
+            until=decision.until,
+            is_approved=is_approved,
+        )
     if decision.rule == "override_over":
         return msgspec.structs.replace(
             moved,
@@ -108,51 +117,6 @@ def _judged(before: Standing, moved: Standing, decision: Decision, seen: RatesSn
         evidence=_e_values(decision, seen) if is_worse else {},
         windows={} if after == "healthy" else moved.windows,
     )
-
-
-def _commanded(before: Standing, moved: Standing, decision: Decision) -> Standing:
-    """What an operator said."""
-    after, at = decision.to, decision.at
-    moved = msgspec.structs.replace(
-        _with_state(moved, after, is_shadowed=False),
-        rule=decision.rule,
-        until=None,
-        pauses=0,
-        evidence={},
-        operator="enabled",
-        under=None,
-        override_until=None,
-        is_approved=False,
-        stage=None,
-    )
-    match decision.rule:
-        case "release":
-            return msgspec.structs.replace(
-                with_baseline(moved, at),
-                windows={},
-                is_trapped=False,
-                providers={name: forgiven(one, at) for name, one in moved.providers.items()},
-                stage=0 if after == "throttled" else None,
-                stage_since=at,
-                stage_accepted=0,
-                calm_since=at,
-            )
-        case "override":
-            return msgspec.structs.replace(
-                moved,
-                shadow=before.judged,
-                operator="overridden",
-                override_until=decision.until,
-                is_approved="approved_by" in decision.evidence,
-                rule=before.rule,
-                until=before.until,
-                pauses=before.pauses,
-                evidence=before.evidence,
-            )
-        case "isolate":
-            return msgspec.structs.replace(moved, operator="isolated", under=before.judged)
-        case _:
-            return moved
 
 
 def _with_state(standing: Standing, state: State, *, is_shadowed: bool) -> Standing:
