@@ -169,22 +169,24 @@ CAMPAIGNS: dict[str, list[Campaign]] = {
 }
 
 
+RELEASED = Command(
+    id="c-1",
+    scope=campaign_scope("hated"),
+    campaign="hated",
+    command="release",
+    reason="cleaned",
+    by="operator:eve",
+    at=T0 + 220 * MINUTE,
+)
+
+
 @pytest.mark.parametrize("campaigns", CAMPAIGNS.values(), ids=CAMPAIGNS)
 async def test_the_agents_and_a_backtest_decide_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, campaigns: list[Campaign]
 ) -> None:
-    released = Command(
-        id="c-1",
-        scope=campaign_scope("hated"),
-        campaign="hated",
-        command="release",
-        reason="cleaned",
-        by="operator:eve",
-        at=T0 + 220 * MINUTE,
-    )
     changed = [(T0 + 1 + number, one) for number, one in enumerate(campaigns)]
     relabelled = (T0 + HOUR, campaign("well", labels={"a": "b"}))
-    records = placed([*story(1), *changed, (released.at, released), relabelled])
+    records = placed([*story(1), *changed, (RELEASED.at, RELEASED), relabelled])
     until = T0 + 7 * HOUR
 
     live = await Live(monkeypatch).play(records, until)
@@ -247,16 +249,7 @@ async def test_what_campaigns_share_is_decided_the_same_and_touches_the_same(
 async def test_from_any_time_on_a_backtest_goes_on_as_it_really_went(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: Any, seed: int
 ) -> None:
-    released = Command(
-        id="c-1",
-        scope=campaign_scope("hated"),
-        campaign="hated",
-        command="release",
-        reason="cleaned",
-        by="operator:eve",
-        at=T0 + 220 * MINUTE,
-    )
-    commands = [(released.at, released)] if made is story else []
+    commands = [(RELEASED.at, RELEASED)] if made is story else []
     records = placed([*made(seed), *commands])
     until = T0 + 7 * HOUR
     live = Live(monkeypatch)
