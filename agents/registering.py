@@ -22,10 +22,8 @@ class Registrar:
     def __init__(self, bootstrap: str, settings: Settings, outlet: Outlet) -> None:
         self._bootstrap, self._settings, self._outlet = bootstrap, settings, outlet
 
-    async def register(self, made: Campaign) -> Flaw | None:
-        """Register it, and return when it is safe; or the flaw, and nothing was done."""
-        if (flaw := flaw_of(made)) is not None:
-            return flaw
+    async def register(self, made: Campaign) -> None:
+        """Register it, and return when it is safe."""
         await create_for_campaigns(self._bootstrap, [made.campaign], self._settings)
         await self._outlet.publish(CAMPAIGNS, made, key=made.campaign)
         await self._outlet.settled()
@@ -33,8 +31,11 @@ class Registrar:
             COMMANDS, look_at(made.campaign, by=BY, at=now_ms()), key=campaign_scope(made.campaign)
         )
         log.info("campaign registered from its resource", campaign=made.campaign)
-        return None
 
     def completed(self, made: Campaign) -> Campaign:
         """The campaign as it would be registered."""
         return with_link(made, self._settings.unsubscribe_url)
+
+    def flaw(self, made: Campaign) -> Flaw | None:
+        """Why it cannot be registered."""
+        return flaw_of(made)

@@ -168,13 +168,14 @@ class Cluster(Protocol):
         """Stop a sender for good; what stays keeps the fence."""
         ...
 
-    def shows(self, spec: SenderSpec, control: Control, *, paused: bool) -> bool:
+    def shows(self, spec: SenderSpec, control: Control, *, paused: bool, unfit: Unfit | None = None) -> bool:
         """Do people see there what holds?  A place that shows nothing has nothing to add."""
         ...
 
-    async def show(self, spec: SenderSpec, control: Control, *, paused: bool) -> None:
+    async def show(self, spec: SenderSpec, control: Control, *, paused: bool, unfit: Unfit | None = None) -> None:
         """Let people see there what was decided and what is; ``paused``: nothing that policy decides follows.
 
+        ``unfit``: why what they have made of the campaign there is not what it sends by.
         It changes nothing for the sender, says each decision once, and tells nothing that is older than what is known.
         """
         ...

@@ -39,7 +39,8 @@ class Seen:
 
     ``status`` is None when there is no sender at all.  ``ready`` counts pods that are ready, ``wanted`` those that the
     resource asks for.  ``address`` is what ``spec.egress`` asks for, ``can_see`` whether senders have a server that
-    tells them theirs.  ``paused``: is the brake on the automation pulled?
+    tells them theirs.  ``paused``: is the brake on the automation pulled?  ``unfit``: what is wrong with the newest
+    edit of the resource, so that the campaign sends by what was registered before; empty when nothing is.
     """
 
     status: SenderStatus | None
@@ -49,6 +50,7 @@ class Seen:
     can_see: bool = True
     paused: bool = False
     dry_run: bool = False
+    unfit: str = ""
 
 
 _Said = tuple[Answer, str, str]
@@ -60,7 +62,8 @@ def conditions(
 ) -> tuple[Condition, ...]:
     """All five conditions; ``before`` are those told last, whose time stays where the status does.
 
-    ``generation`` is that of the resource which was read; ``now`` in milliseconds.
+    ``generation`` is that of the resource which was read; ``now`` in milliseconds.  ``Ready`` does not observe
+    an edit that is not registered: its generation stays, so that nobody who waits for it takes the old for the new.
     """
     said: Mapping[Type, _Said] = {
         "Ready": _ready(control, seen),
@@ -70,6 +73,7 @@ def conditions(
         "AutomationPaused": _paused(control, seen),
     }
     told = {one.type: one for one in before}
+    registered = told["Ready"].observed_generation if "Ready" in told else 0
     return tuple(
         Condition(
             type=kind,
@@ -79,13 +83,21 @@ def conditions(
             last_transition_time=told[kind].last_transition_time
             if kind in told and told[kind].status == status
             else rfc3339(now),
-            observed_generation=generation,
+            observed_generation=registered if seen.unfit and kind == "Ready" else generation,
         )
         for kind, (status, reason, message) in said.items()
     )
 
 
 def _ready(control: Control, seen: Seen) -> _Said:
+    status, reason, message = _sends(control, seen)
+    if not seen.unfit:
+        return status, reason, message
+    unfit = f"the newest edit is not registered, what was registered before holds: {seen.unfit[:MAX_REASON]}"
+    return status, "EditRefused" if status == "True" else reason, f"{unfit}; {message}"
+
+
+def _sends(control: Control, seen: Seen) -> _Said:
     why, status = kept_reason(control), seen.status
     if not control.may_send:
         return "False", control.state.capitalize(), why

@@ -146,26 +146,26 @@ class KubernetesCluster:
         """As isolation: what stays keeps the fence, costs nothing and needs no right to delete."""
         await self.isolate(spec, control, cut=cut)
 
-    def shows(self, spec: SenderSpec, control: Control, *, paused: bool) -> bool:
+    def shows(self, spec: SenderSpec, control: Control, *, paused: bool, unfit: Unfit | None = None) -> bool:
         """Does the Campaign say what its record, the decision and the sender are?"""
         if self._latecomers(spec):
             return False
         parts = self._reading.known(spec)
-        asked = (spec.record, control, paused, *parts.by_kind.values(), *parts.pods)
+        asked = (spec.record, control, paused, unfit, *parts.by_kind.values(), *parts.pods)
         said = self._said.get(spec.campaign, ())
         if len(asked) == len(said) and all(now is then for now, then in zip(asked, said, strict=True)):
             return True  # the very things of the last look: a thousand looks at what has not changed must cost nothing
-        if self._says_all(spec, control, parts, paused=paused):
+        if self._says_all(spec, control, parts, paused=paused, unfit=unfit):
             self._said[spec.campaign] = asked
             return True
         return False
 
-    async def show(self, spec: SenderSpec, control: Control, *, paused: bool) -> None:
+    async def show(self, spec: SenderSpec, control: Control, *, paused: bool, unfit: Unfit | None = None) -> None:
         """Let the Campaign say it: record and decision, an Event for each decision, then the status."""
         for late in self._latecomers(spec):
             await self._refuse(late, self._duplicate(spec))
         parts = self._reading.known(spec)
-        if self.shows(spec, control, paused=paused):
+        if self.shows(spec, control, paused=paused, unfit=unfit):
             return
         await self._declare(spec, control, parts)
         for attempt in range(CONFLICTS):
@@ -173,7 +173,7 @@ class KubernetesCluster:
             live = parts.by_kind.get("Campaign")
             if live is None or live.fence > control.epoch:
                 return
-            body = self._shown(spec, control, parts, live, paused=paused)
+            body = self._shown(spec, control, parts, live, paused=paused, unfit=unfit)
             try:
                 if live.status.announced_epoch < control.epoch:
                     await self._note(event_body(control, live, namespace=self.site.namespace, now=self._now()))
@@ -248,13 +248,13 @@ class KubernetesCluster:
         body["metadata"]["annotations"] = {labels.SHAPE: patches.combined(definition)}
         return body
 
-    def _says_all(self, spec: SenderSpec, control: Control, parts: Parts, *, paused: bool) -> bool:
+    def _says_all(self, spec: SenderSpec, control: Control, parts: Parts, *, paused: bool, unfit: Unfit | None) -> bool:
         live = parts.by_kind.get("Campaign")
         if "Campaign" not in parts.kinds or parts.fence > control.epoch:
             return True
         if live is None or not self._is_as_left("Campaign", self._campaign(spec, control), parts):
             return False
-        return is_shown(self._shown(spec, control, parts, live, paused=paused), live)
+        return is_shown(self._shown(spec, control, parts, live, paused=paused, unfit=unfit), live)
 
     async def _declare(self, spec: SenderSpec, control: Control, parts: Parts) -> None:
         """The decision into the Campaign, where there are any."""
@@ -299,7 +299,7 @@ class KubernetesCluster:
         await self._note(refusal_body(unfit.explain, made, namespace=self.site.namespace, now=self._now()))
         is_of_a_sender = unfit.reason == "Invalid" and made.spec.decision
         if is_of_a_sender or says_refused(unfit, made):
-            return  # a sender goes on as it was registered before: that is what the conditions tell
+            return  # a sender goes on as it was registered before, and its conditions tell: ``show`` writes them
         body = refused_status(unfit, made, namespace=self.site.namespace, now=self._now())
         try:
             self._reading.wrote("Campaign", await self._api.apply("Campaign", body, over=made, status=True))
@@ -369,13 +369,15 @@ class KubernetesCluster:
         live = parts.by_kind.get(kind)
         return live is not None and self._is_left(kind, parts) and objects.says(body, live)
 
-    def _shown(self, spec: SenderSpec, control: Control, parts: Parts, live: Thing, *, paused: bool) -> Body:
+    def _shown(
+        self, spec: SenderSpec, control: Control, parts: Parts, live: Thing, *, paused: bool, unfit: Unfit | None
+    ) -> Body:
         left: dict[str, str] = {}
         for kind in self._reading.kinds():
             if self._is_left(kind, parts):
                 left[kind] = parts.by_kind[kind].metadata.mark
         status = self._status(spec, parts)
-        return shown(spec, self.site, control, status, live, left=left, now=self._now(), paused=paused)
+        return shown(spec, self.site, control, status, live, left=left, now=self._now(), paused=paused, unfit=unfit)
 
     def _status(self, spec: SenderSpec, parts: Parts) -> SenderStatus | None:
         untouched: dict[str, bool] = {kind: self._is_left(kind, parts) for kind in KINDS}

@@ -70,11 +70,11 @@ class ProcessCluster:
             await asyncio.to_thread(self._keep_all)
             self._keeping = asyncio.create_task(self._keep_on(), name="keep senders running")
 
-    def shows(self, spec: SenderSpec, control: Control, *, paused: bool) -> bool:
+    def shows(self, spec: SenderSpec, control: Control, *, paused: bool, unfit: Unfit | None = None) -> bool:
         """Nothing is shown here beside the state files."""
         return True
 
-    async def show(self, spec: SenderSpec, control: Control, *, paused: bool) -> None:
+    async def show(self, spec: SenderSpec, control: Control, *, paused: bool, unfit: Unfit | None = None) -> None:
         """Nothing to do."""
 
     def definition(self, spec: SenderSpec) -> Campaign | Unfit | None:

@@ -219,12 +219,16 @@ class Reconciler:
 
     def _is_shown(self, wish: Desired, status: SenderStatus | None) -> bool:
         control = holds(wish, status)
-        return control is None or self._cluster.shows(wish.spec, control, paused=self._paused())
+        if control is None:
+            return True
+        unfit = self._registering.unfit(wish.spec)
+        return self._cluster.shows(wish.spec, control, paused=self._paused(), unfit=unfit)
 
     async def _show(self, wish: Desired, status: SenderStatus | None) -> None:
         control = holds(wish, status)
         if control is not None:
-            await self._cluster.show(wish.spec, control, paused=self._paused())
+            unfit = self._registering.unfit(wish.spec)
+            await self._cluster.show(wish.spec, control, paused=self._paused(), unfit=unfit)
 
     async def _act(self, step: Step) -> None:
         match step:

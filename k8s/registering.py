@@ -6,6 +6,7 @@ import structlog
 
 from k8s.cluster import Cluster, SenderSpec, Unfit
 from policy.registering import Flaw
+from schemas.camel import spelled
 from schemas.sending import Campaign
 
 log = structlog.get_logger()
@@ -18,8 +19,12 @@ class Registrar(Protocol):
         """The campaign as it would be registered."""
         ...
 
-    async def register(self, made: Campaign) -> Flaw | None:
-        """Register it, and return when it is safe; or the flaw, and nothing was done."""
+    def flaw(self, made: Campaign) -> Flaw | None:
+        """Why it cannot be registered."""
+        ...
+
+    async def register(self, made: Campaign) -> None:
+        """Register one that has no flaw, and return when it is safe."""
         ...
 
 
@@ -38,22 +43,38 @@ class Registering:
         """Has somebody made something of this campaign that is not registered?"""
         return self._due(spec) is not None
 
+    def unfit(self, spec: SenderSpec) -> Unfit | None:
+        """Why what people have made of this campaign last is not registered, until they mend it."""
+        made = self._made(spec)
+        return made if isinstance(made, Unfit) else None
+
     async def register(self, spec: SenderSpec) -> None:
         """Register what is due; the truth tells of it in a moment.  Whoever made nonsense sees why it is none."""
         asked = self._due(spec)
         if asked is None or self._registrar is None:
             return
-        flaw = asked if isinstance(asked, Unfit) else await self._registrar.register(asked)
-        if flaw is not None:
-            unfit = Unfit(f"{flaw.field}: {flaw.explain}") if isinstance(flaw, Flaw) else flaw
-            log.warning("campaign resource not registered", campaign=spec.campaign, why=unfit.explain)
-            await self._cluster.refuse(spec, unfit)
+        if isinstance(asked, Unfit):
+            log.warning("campaign resource not registered", campaign=spec.campaign, why=asked.explain)
+            await self._cluster.refuse(spec, asked)
+        else:
+            await self._registrar.register(asked)
         self._asked[spec.campaign] = (asked, spec.record)
 
     def _due(self, spec: SenderSpec) -> Campaign | Unfit | None:
-        made = None if self._registrar is None else self._cluster.definition(spec)
-        if made is None or self._registrar is None:
-            return None
-        asked = made if isinstance(made, Unfit) else self._registrar.completed(made)
+        asked = self._made(spec)
         is_known = asked == spec.record or self._asked.get(spec.campaign) == (asked, spec.record)
         return None if is_known else asked
+
+    def _made(self, spec: SenderSpec) -> Campaign | Unfit | None:
+        """What people have made of this campaign, as it would be registered."""
+        made = None if self._registrar is None else self._cluster.definition(spec)
+        if made is None or self._registrar is None or isinstance(made, Unfit):
+            return made
+        asked = self._registrar.completed(made)
+        flaw = self._registrar.flaw(asked)
+        return asked if flaw is None else Unfit(f"{in_resource(flaw.field)}: {flaw.explain}")
+
+
+def in_resource(field: str) -> str:
+    """Where a person finds a record's field in the resource."""
+    return "spec." + ".".join(spelled(name) for name in field.split("."))

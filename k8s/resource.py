@@ -77,13 +77,15 @@ def status_body(
     can_see: bool = True,
     automation_paused: bool = False,
     dry_run: bool = False,
+    unfit: str = "",
     before: Iterable[Condition] = (),
     name: str | None = None,
 ) -> Body:
     """The whole status of a campaign's resource.
 
     ``observed_generation`` and ``before`` are of the resource that was read, ``replicas`` what its spec asks for,
-    ``ready`` how many pods are ready; ``now`` in milliseconds.
+    ``ready`` how many pods are ready; ``now`` in milliseconds.  ``unfit``: what is wrong with the newest edit; then the
+    status is still about the generation before it.
     """
     seen = Seen(
         status=status,
@@ -93,6 +95,7 @@ def status_body(
         can_see=can_see,
         paused=automation_paused,
         dry_run=dry_run,
+        unfit=unfit,
     )
     told = conditions(control, seen, generation=observed_generation, now=now, before=before)
     return {
@@ -100,7 +103,7 @@ def status_body(
         "kind": KIND,
         "metadata": {"name": name or spec.name, "namespace": site.namespace},
         "status": {
-            "observedGeneration": observed_generation,
+            "observedGeneration": next(one.observed_generation for one in told if one.type == "Ready"),
             "replicas": 0 if status is None else status.running,
             "selector": pods_of(spec),
             "sender": spec.name,

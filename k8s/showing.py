@@ -32,6 +32,7 @@ def shown(
     left: Mapping[str, str],
     now: int,
     paused: bool,
+    unfit: Unfit | None = None,
 ) -> Body:
     """The whole status of a Campaign; ``left`` is by kind how each part was left."""
     asked = live.spec.egress
@@ -48,6 +49,7 @@ def shown(
         can_see=site.sees_addresses,
         automation_paused=paused,
         dry_run=spec.record is not None and spec.record.dry_run,
+        unfit=unfit.explain if unfit is not None and unfit.reason == "Invalid" else "",
         before=[_told(one) for one in live.status.conditions if one.last_transition_time],
         name=live.metadata.name,
     )

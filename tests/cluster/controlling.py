@@ -13,6 +13,7 @@ from k8s.kubernetes import KubernetesCluster
 from k8s.metrics import Metrics
 from k8s.patches import Site
 from k8s.reconcile import Habits, Reconciler
+from k8s.registering import Registrar
 from policy.naming import sender_name
 from schemas.reputation import Control, State
 from tests.cluster.conftest import Given, until
@@ -67,7 +68,9 @@ class Field:
         )
 
     @contextlib.asynccontextmanager
-    async def controller(self, truth: Decided | None = None, habits: Habits = HABITS) -> AsyncIterator[Reconciler]:
+    async def controller(
+        self, truth: Decided | None = None, habits: Habits = HABITS, registrar: Registrar | None = None
+    ) -> AsyncIterator[Reconciler]:
         """One that works until the block ends."""
         metrics = Metrics()
         cluster = await self.cluster(metrics)
@@ -78,6 +81,7 @@ class Field:
             chance=random.random,
             habits=habits,
             metrics=metrics,
+            registrar=registrar,
         )
         working = asyncio.create_task(one.run())
         try:

@@ -19,6 +19,7 @@ class World:
     said: list[tuple[str, int]] = field(default_factory=list)
     defined: dict[str, Campaign | Unfit] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
+    unfit: dict[str, Unfit | None] = field(default_factory=dict)
     hold_drain: bool = False
 
 
@@ -66,17 +67,19 @@ class MemoryCluster:
     async def retire(self, spec: SenderSpec, control: Control, *, cut: bool = False) -> None:
         await self._act("retire", spec, control, replicas=0, cut=cut)
 
-    def shows(self, spec: SenderSpec, control: Control, *, paused: bool) -> bool:
-        return self.world.shown.get(spec.campaign) == self._shown(spec, control, paused=paused)
+    def shows(self, spec: SenderSpec, control: Control, *, paused: bool, unfit: Unfit | None = None) -> bool:
+        says = self.world.shown.get(spec.campaign) == self._shown(spec, control, paused=paused)
+        return says and self.world.unfit.get(spec.campaign) == unfit
 
-    async def show(self, spec: SenderSpec, control: Control, *, paused: bool) -> None:
-        if self.shows(spec, control, paused=paused):
+    async def show(self, spec: SenderSpec, control: Control, *, paused: bool, unfit: Unfit | None = None) -> None:
+        if self.shows(spec, control, paused=paused, unfit=unfit):
             return
         self.trouble("show", spec.campaign)
         before = self.world.shown.get(spec.campaign)
         if before is None or before[1] < control.epoch:
             self.world.said.append((spec.campaign, control.epoch))
         self.world.shown[spec.campaign] = self._shown(spec, control, paused=paused)
+        self.world.unfit[spec.campaign] = unfit
 
     def _shown(self, spec: SenderSpec, control: Control, *, paused: bool) -> tuple[str, int, bool, int]:
         there = self.world.senders.get(spec.name)

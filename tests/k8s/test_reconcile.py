@@ -474,11 +474,11 @@ class Registry:
     def completed(self, made: Campaign) -> Campaign:
         return msgspec.structs.replace(made, unsubscribe_url="https://u.shop.example/u")
 
-    async def register(self, made: Campaign) -> Flaw | None:
-        if made.tenant == "odd":
-            return Flaw("tenant", "is odd")
+    def flaw(self, made: Campaign) -> Flaw | None:
+        return Flaw("return_path_domain", "is odd") if made.tenant == "odd" else None
+
+    async def register(self, made: Campaign) -> None:
         self.registered.append(made)
-        return None
 
 
 def registering(cluster: MemoryCluster, truth: Decided) -> tuple[Reconciler, Registry]:
@@ -522,7 +522,10 @@ async def test_a_resync_finds_a_campaign_that_was_made_while_nobody_watched(
 
 @pytest.mark.parametrize(
     ("made", "said"),
-    [(Unfit("spec.from: the field is missing"), "spec.from: the field is missing"), ("odd", "tenant: is odd")],
+    [
+        (Unfit("spec.from: the field is missing"), "spec.from: the field is missing"),
+        ("odd", "spec.returnPathDomain: is odd"),
+    ],
     ids=["unfit", "flaw"],
 )
 async def test_one_that_cannot_be_registered_is_refused_once_and_its_maker_sees_why(
@@ -535,6 +538,22 @@ async def test_one_that_cannot_be_registered_is_refused_once_and_its_maker_sees_
 
     assert cluster.world.refused == [said]
     assert registry.registered == []
+
+
+async def test_an_edit_that_is_not_registered_is_shown_until_it_is_mended(
+    cluster: MemoryCluster, truth: Decided
+) -> None:
+    one, registry = registering(cluster, truth)
+    truth.say(control())
+    truth.campaigns["spring-sale"] = registry.completed(campaign())
+    cluster.world.defined["spring-sale"] = campaign(tenant="odd")
+    await one.reconcile("spring-sale")
+    assert cluster.world.unfit["spring-sale"] == Unfit("spec.returnPathDomain: is odd")
+
+    cluster.world.defined["spring-sale"] = campaign()
+    await one.reconcile("spring-sale")
+
+    assert cluster.world.unfit["spring-sale"] is None
 
 
 async def test_a_topic_that_cannot_be_reached_holds_up_no_isolation(cluster: MemoryCluster, truth: Decided) -> None:

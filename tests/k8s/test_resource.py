@@ -1,5 +1,6 @@
 """The resource of a campaign: golden files, nothing lost between record and resource, and what its conditions say."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -259,6 +260,38 @@ READY = {
 @pytest.mark.parametrize(("control", "seen", "said"), READY.values(), ids=READY.keys())
 def test_ready(control: Control, seen: Seen, said: tuple[str, str]) -> None:
     assert told(control, seen)["Ready"] == said
+
+
+EDITED = seen(status(), unfit="spec.from.address: has no domain")
+
+
+def test_an_edit_that_is_not_registered_is_told_by_ready_and_changes_no_status() -> None:
+    before = conditions(RUNNING, seen(status()), generation=4, now=NOW)
+    ready, *others = conditions(RUNNING, EDITED, generation=5, now=NOW + 1, before=before)
+
+    assert (ready.status, ready.reason, ready.observed_generation) == ("True", "EditRefused", 4)
+    assert "spec.from.address: has no domain" in ready.message
+    assert RUNNING.reason in ready.message
+    assert {one.observed_generation for one in others} == {5}
+    assert ready.last_transition_time == before[0].last_transition_time
+
+
+@pytest.mark.parametrize(("control", "seen", "said"), READY.values(), ids=READY.keys())
+def test_where_no_mail_leaves_that_stays_the_reason_and_the_edit_is_in_the_sentence(
+    control: Control, seen: Seen, said: tuple[str, str]
+) -> None:
+    edited = dataclasses.replace(seen, unfit="spec.tenant: is odd")
+    ready = conditions(control, edited, generation=1, now=NOW)[0]
+
+    assert (ready.status, ready.reason) == (("True", "EditRefused") if said[0] == "True" else said)
+    assert "spec.tenant: is odd" in ready.message
+
+
+def test_a_mended_edit_is_observed() -> None:
+    refused = conditions(RUNNING, EDITED, generation=5, now=NOW)
+    ready = conditions(RUNNING, seen(status()), generation=6, now=NOW, before=refused)[0]
+
+    assert (ready.status, ready.reason, ready.observed_generation) == ("True", "Sending", 6)
 
 
 CLOSING = {
