@@ -71,14 +71,13 @@ def _providers(
     held = dict(standing.providers)
     told = {} if rates is None else rates.providers
     for name in sorted(held.keys() | told.keys()):
-        its_scope = f"{scope}{PROVIDER}{name}"
-        its_rates = None
-        if rates is not None and name in told:
-            windows = {window: _blocks(counts) for window, counts in told[name].items()}
-            priors = {EVERYWHERE: rates.priors[name]} if name in rates.priors else {}
-            its_rates = RatesSnapshot(scope=its_scope, at=rates.at, windows=windows, priors=priors)
         after, decision = step(
-            held.get(name, start(now)), scope=its_scope, campaign=campaign, now=now, rates=its_rates, around=around
+            held.get(name, start(now)),
+            scope=f"{scope}{PROVIDER}{name}",
+            campaign=campaign,
+            now=now,
+            rates=None if rates is None or name not in told else its_rates(scope, name, rates),
+            around=around,
         )
         if decision is not None:
             standing = msgspec.structs.replace(standing, epoch=standing.epoch + 1)
@@ -91,6 +90,13 @@ def _providers(
     if held != standing.providers:
         standing = msgspec.structs.replace(standing, providers=held)
     return standing, decisions
+
+
+def its_rates(scope: str, provider: str, rates: RatesSnapshot) -> RatesSnapshot:
+    """What a provider is judged by: its own answers, blocks and attempts."""
+    windows = {window: _blocks(counts) for window, counts in rates.providers[provider].items()}
+    priors = {EVERYWHERE: rates.priors[provider]} if provider in rates.priors else {}
+    return RatesSnapshot(scope=f"{scope}{PROVIDER}{provider}", at=rates.at, windows=windows, priors=priors)
 
 
 def _blocks(counts: Counts) -> Counts:

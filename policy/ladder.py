@@ -251,7 +251,7 @@ def _move(
         calm_since=now if found.signal == "cooled_down" else None,
         pauses=pauses,
         isolations=isolations,
-        is_trapped=found.signal == "pristine_trap" or (standing.is_trapped and RUNGS[after] >= RUNGS[before]),
+        is_trapped=found.rule == "pristine_trap" or (standing.is_trapped and RUNGS[after] >= RUNGS[before]),
         evidence=standing.evidence if RUNGS[after] > RUNGS[before] else {},
         windows={} if after == "healthy" else standing.windows,
     )
@@ -334,4 +334,5 @@ def _override_over(standing: Standing, scope: str, campaign: Campaign, now: int)
         after=after,
         rule="override_over",
         evidence={"rule": "override_over", "overrides": standing.reason},
+        dry_run=campaign.dry_run,
     )

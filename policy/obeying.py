@@ -219,7 +219,7 @@ def under_ceiling(
         epoch=moved.epoch,
         rule="ceiling",
         reason=f"{source}: {command.reason}",
-        evidence={"rule": "ceiling", "source": source, "by_itself": standing.state},
+        evidence={"rule": "ceiling", "source": source, "ceiling": state, "by_itself": standing.state},
     )
     return moved, decision
 

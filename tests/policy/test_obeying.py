@@ -101,6 +101,25 @@ def test_a_pristine_trap_ends_an_override_that_nobody_approved() -> None:
     assert (standing.state, standing.operator, standing.override_until) == ("isolated", "enabled", None)
 
 
+def test_an_override_of_a_campaign_that_is_in_dry_run_by_now_ends_in_its_shadow_alone() -> None:
+    standing, _ = obeyed(in_state("isolated"), override(hours=1))
+    standing, decision = step(standing, scope=SCOPE, campaign=DRY, now=T0 + 2 * HOUR)
+    assert decision is not None
+    assert (decision.rule, decision.to, decision.dry_run) == ("override_over", "isolated", True)
+    assert (standing.state, standing.shadow, control(standing, DRY, T0).may_send) == ("watched", "isolated", True)
+
+
+def test_a_trap_that_only_throttled_because_of_the_cap_takes_two_people_to_override_all_the_same() -> None:
+    standing, decision = step(
+        start(T0), scope=SCOPE, campaign=CAMPAIGN, now=T0, rates=rates(PRISTINE, T0), around=Around(capped="enough")
+    )
+    assert decision is not None
+    assert (decision.to, decision.evidence["wanted"]) == ("throttled", "isolated")
+    assert "a second person" in str(refusal(standing, override()))
+    assert refusal(standing, override(approved_by="bob")) is None
+    assert control(standing, CAMPAIGN, T0).rule == "pristine_trap"
+
+
 def test_an_operator_ends_an_override_by_the_next_word() -> None:
     standing, _ = obeyed(in_state("isolated"), override())
     standing, _ = told(standing, "isolate", T0 + 2 * MINUTE, number="2")
