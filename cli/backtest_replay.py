@@ -6,14 +6,14 @@ campaign that is well once a second), each campaign's windows move by the minute
 reviewed every ten seconds.
 """
 
-import heapq
 from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from agents.reviews import AGAIN_MS, EVERY_S, why_again
+from agents.reviews import why_again
 from agents.snapshots import EVERY_MS, is_above_limit
-from cli.backtest_counting import LENGTHS_MIN, IsHeld
+from cli.backtest_agenda import LATE, MINUTE, PARTS, PROVIDERS, REVIEW, Agenda, next_review, review_after
+from cli.backtest_counting import IsHeld
 from cli.backtest_limits import WhatIf
 from cli.backtest_priors import Borrowing
 from cli.backtest_records import LATEST_MS, Frame
@@ -21,6 +21,7 @@ from cli.backtest_shared import Sharing
 from cli.backtest_trace import Trace
 from cli.backtest_tracked import Tracked, unknown
 from policy import ladder
+from policy.auditing import REFUSED
 from policy.brakes import capped, is_pulled
 from policy.counts import MINUTE_MS
 from policy.judging import PROVIDER, judge
@@ -30,32 +31,15 @@ from policy.obeying import effective, in_force_since
 from policy.priors import EVERYWHERE
 from policy.retained import campaign_as_decided
 from policy.sharing import AGAIN_MS as PARTS_AGAIN_MS
-from policy.sharing import EVERY_MS as PARTS_EVERY_MS
 from policy.sharing import KINDS, Member
-from policy.transitions import TRANSITIONS
 from policy.verdicts import WARNING, verdicts
 from schemas.feedback import FeedbackEvent
 from schemas.reputation import Brake, Command, Control, Counts, Decision, RatesSnapshot
 from schemas.sending import Campaign
 from streams import panes
 
-REFUSED = "refused"
-SELDOM_MS = 3_600_000  # between reviews of what time alone does not move
 FORGET_EVERY_MIN = 60
 SILENCE_MS = 30 * 86_400_000
-
-_COMMANDS = {"isolate", "release", "retire"}
-_STAYS = {
-    state
-    for state, leads in TRANSITIONS.items()
-    if state != "healthy" and all(to == state for signal, to in leads.items() if signal not in _COMMANDS)
-}
-_LATE, _PROVIDERS, _MINUTE, _PARTS, _REVIEW = range(5)  # what is due
-_LATE_MS = 250  # how often the workers look for campaigns that wait for their second
-_PROVIDERS_MS = 5_000  # how often the workers look at single providers
-_SECOND_MS = int(EVERY_S * 1000)
-
-Due = tuple[int, int, str]  # when, what, and for a review whose
 
 
 class Replay:
@@ -95,9 +79,8 @@ class Replay:
         self._parts_moved = False
         self._controls: dict[str, Control] = {}
         self._brakes: dict[str, Brake] = {}
-        self._due: list[Due] = []
+        self._agenda = Agenda()
         self._now: int | None = None
-        self._minutes: dict[int, set[str]] = {}
         self._ticks = False  # reviews come last of what is due at one time, and before what arrives then
 
     # -- what comes in
@@ -108,7 +91,7 @@ class Replay:
         one.partition = partition
         counted = one.counting.count(frame, partition, offset, now, self._is_held(one))
         if counted.fresh:
-            self._expect(frame.campaign, counted.fresh, now)
+            self._agenda.counted(frame.campaign, counted.fresh, now)
         self._expect_parts(now)
         if counted.new and one.holds.concerns:
             one.holds.results(counted.new)
@@ -118,8 +101,7 @@ class Replay:
             self._look(one, now)
         elif not one.is_late:
             one.is_late = True
-            at = -(-(live.published_at + EVERY_MS) // _LATE_MS) * _LATE_MS
-            heapq.heappush(self._due, (at, _LATE, frame.campaign))
+            self._agenda.late(frame.campaign, live.published_at)
 
     def feedback(self, events: Sequence[FeedbackEvent], partition: int, offset: int, now: int) -> None:
         """A record of feedback arrives."""
@@ -130,7 +112,7 @@ class Replay:
             one = self._of(name)
             one.partition = partition
             counted, fresh = one.counting.count_feedback(own, partition, offset, now, self._is_held(one))
-            self._expect(name, fresh, now)
+            self._agenda.counted(name, fresh, now)
             self._expect_parts(now)
             if one.holds.concerns:
                 for event in counted:
@@ -189,28 +171,25 @@ class Replay:
 
         In a long silence nothing moves any more, and reviews wait for its end.
         """
-        due = self._due
         silence = now if self._now is None else self._now + SILENCE_MS
         self._now = now
         self._ticks = True
-        while due and due[0][0] <= now:
-            at, kind, name = heapq.heappop(due)
-            if kind == _REVIEW:
-                one = self.tracked[name]
-                if one.review_at == at and silence < at < now:
-                    self._ask(one, now)
-                elif one.review_at == at:
-                    self._review(one, at)
-            elif kind == _LATE:
-                if self.tracked[name].is_late:
-                    self._look(self.tracked[name], at)
-            elif kind == _PROVIDERS:
-                self._sort_out(self.tracked[name], at)
-            elif kind == _PARTS:
+        for at, what, name in self._agenda.take(now):
+            if what == PARTS:
                 self._tell_parts(at)
-            else:
-                for campaign in sorted(self._minutes.pop(at // MINUTE_MS)):
-                    self._moved(self.tracked[campaign], at)
+                continue
+            one = self.tracked[name]
+            if what == MINUTE:
+                self._moved(one, at)
+            elif what == PROVIDERS:
+                self._sort_out(one, at)
+            elif what == LATE and one.is_late:
+                self._look(one, at)
+            elif what == REVIEW and one.review_at == at:
+                if silence < at < now:
+                    self._ask(one, now)
+                else:
+                    self._review(one, at)
         self._ticks = False
 
     @staticmethod
@@ -273,7 +252,7 @@ class Replay:
             one.turned_away = False
         elif not one.is_sorted_soon:
             one.is_sorted_soon = True
-            heapq.heappush(self._due, ((now // _PROVIDERS_MS + 1) * _PROVIDERS_MS, _PROVIDERS, one.campaign.campaign))
+            self._agenda.providers(one.campaign.campaign, now)
         control = self._controls.get(one.campaign.campaign)
         if not one.turned_away and (control is None or not control.providers):
             return {}
@@ -295,9 +274,7 @@ class Replay:
         one.reviewed_at = now
         self._judge(one, now)
         if one.review_at is not None and one.review_at <= now:
-            standing = one.standing
-            is_idle = standing is not None and _time_moves_nothing(standing)
-            self._ask(one, now + (SELDOM_MS if is_idle else AGAIN_MS))
+            self._ask(one, review_after(one.standing, now))
 
     def _judge(
         self, one: Tracked, now: int, *, rates: RatesSnapshot | None = None, command: Command | None = None
@@ -342,12 +319,12 @@ class Replay:
         if why_again(control) is None:
             one.review_at = None
         else:
-            self._ask(one, _next_review(one, now if self._ticks else now + 1))
+            self._ask(one, next_review(one, now if self._ticks else now + 1))
 
     def _tell_parts(self, now: int) -> None:
         """Judge what campaigns share, and tell them what it allows; when nothing moves, once a minute is enough."""
         if not self._parts_moved and self._parts_at is not None and now - self._parts_at < PARTS_AGAIN_MS:
-            heapq.heappush(self._due, (now + PARTS_EVERY_MS, _PARTS, ""))
+            self._agenda.parts(now)
             return
         self._parts_moved, self._parts_at = False, now
         known = {name: one for name, one in self.tracked.items() if one.is_known}
@@ -363,7 +340,7 @@ class Replay:
         if is_quiet:
             self._parts_at = None
         else:
-            heapq.heappush(self._due, (now + PARTS_EVERY_MS, _PARTS, ""))
+            self._agenda.parts(now)
 
     def _around(self, name: str, decisions: Sequence[Decision], now: int, around: Around) -> Around:
         """The policy isolates only so many campaigns an hour."""
@@ -375,28 +352,14 @@ class Replay:
 
     def _ask(self, one: Tracked, at: int) -> None:
         one.review_at = at
-        heapq.heappush(self._due, (at, _REVIEW, one.campaign.campaign))
+        self._agenda.review(one.campaign.campaign, at)
 
     def _expect_parts(self, now: int) -> None:
         """What campaigns share has moved: its parts are told at the next round ten seconds."""
         self._parts_moved = True
         if self._parts_at is None:
             self._parts_at = max(now, self.judged_from - 1)
-            heapq.heappush(self._due, ((self._parts_at // PARTS_EVERY_MS + 1) * PARTS_EVERY_MS, _PARTS, ""))
-
-    def _expect(self, name: str, fresh: Sequence[int], now: int) -> None:
-        """Counts of these minutes will enter windows, if they lie ahead, and leave them."""
-        this = now // MINUTE_MS
-        for minute in fresh:
-            for ahead in (0, *LENGTHS_MIN):
-                due = minute + ahead
-                if due <= this:
-                    continue
-                names = self._minutes.get(due)
-                if names is None:
-                    names = self._minutes[due] = set()
-                    heapq.heappush(self._due, (due * MINUTE_MS, _MINUTE, ""))
-                names.add(name)
+            self._agenda.parts(self._parts_at)
 
     def _of(self, name: str) -> Tracked:
         one = self.tracked.get(name)
@@ -407,21 +370,3 @@ class Replay:
             one.trace = Trace() if name == self._traced else None
             self.tracked[name] = one
         return one
-
-
-def _next_review(one: Tracked, now: int) -> int:
-    """Every ten seconds, whatever happens between them; at the next second, if the last one was long ago."""
-    if one.review_at is None:
-        return max(-(-now // _SECOND_MS) * _SECOND_MS, one.reviewed_at + AGAIN_MS)
-    if one.review_at - now <= AGAIN_MS:
-        return one.review_at
-    return one.reviewed_at + ((now - one.reviewed_at) // AGAIN_MS + 1) * AGAIN_MS  # it was asked seldom
-
-
-def _time_moves_nothing(standing: Standing) -> bool:
-    return (
-        standing.judged in _STAYS
-        and standing.operator == "enabled"
-        and not standing.providers
-        and standing.trial is None
-    )
