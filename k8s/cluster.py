@@ -192,6 +192,13 @@ class Cluster(Protocol):
         """Let whoever made it see why it is not registered."""
         ...
 
+    async def claim(self, spec: SenderSpec) -> None:
+        """Let what people made of this campaign speak for it from now on; said before it is registered.
+
+        Until then :meth:`definition` answers that a campaign whose record is known is somebody else's.
+        """
+        ...
+
     async def watch(self, changed: Callable[[str], None]) -> None:
         """Say the campaigns whose senders others have changed, or that changed by themselves, until cancelled."""
         ...

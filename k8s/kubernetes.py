@@ -41,7 +41,7 @@ from k8s.objects import Parts, Thing
 from k8s.patches import Site
 from k8s.reading import KINDS, Reading, all_of
 from k8s.resource import Refused, campaign_body, record_of
-from k8s.showing import event_body, is_shown, refusal_body, refused_status, says_refused, shown
+from k8s.showing import claimed_status, event_body, is_shown, refusal_body, refused_status, says_refused, shown
 from policy.naming import sender_name
 from schemas.reputation import Control
 from schemas.sending import Campaign
@@ -188,10 +188,10 @@ class KubernetesCluster:
 
     def definition(self, spec: SenderSpec) -> Campaign | Unfit | None:
         """What a person's resource says; one that comes after another about the same campaign is unfit."""
-        live, made = self._reading.resource(spec), self._made(spec)
-        if live is None or made is None:
+        live, made = self._reading.resource(spec), self._reading.made(spec)
+        if made is None:
             return None
-        if made is not live:
+        if made is not live and (live is not None or spec.record is not None):
             return self._duplicate(spec)
         match record_of(msgspec.json.decode(made.raw)):
             case Refused(where, explain):
@@ -205,9 +205,16 @@ class KubernetesCluster:
 
     async def refuse(self, spec: SenderSpec, unfit: Unfit) -> None:
         """An Event about the resource, one for each edit of it; and its status, unless that is about a sender."""
-        made = self._made(spec)
+        made = self._reading.made(spec)
         if made is not None:
             await self._refuse(made, unfit)
+
+    async def claim(self, spec: SenderSpec) -> None:
+        """Its name for the sender into the resource's status: what counts from now on is told by what is stored."""
+        made = self._reading.made(spec)
+        if made is not None and not made.is_claimed:
+            now = self._now()
+            await self._tell(made, claimed_status(spec.name, made, namespace=self.site.namespace, now=now))
 
     async def watch(self, changed: Callable[[str], None]) -> None:
         """Follow the objects of the namespace."""
@@ -271,20 +278,13 @@ class KubernetesCluster:
             log.warning("campaigns are shown without their definition", why=str(older), fix=_OLDER)
             await self._apply("Campaign", self._campaign(spec, control), control, parts)
 
-    def _made(self, spec: SenderSpec) -> Thing | None:
-        """The resource about this campaign that a person made: the one that counts, else one that came too late."""
-        live = self._reading.resource(spec)
-        if live is not None and live.raw:
-            return live
-        return next((thing for thing in self._reading.mirror.campaigns(spec.campaign) if thing.raw), None)
-
     def _latecomers(self, spec: SenderSpec) -> Sequence[Thing]:
         """Resources that people made about this campaign after another, and that do not say so yet."""
         about = list(self._reading.mirror.campaigns(spec.campaign))
         if len(about) == 1:
             return ()  # the usual case costs nothing
-        live = self._reading.resource(spec)
-        late = [thing for thing in about if thing.raw and thing is not live]
+        first = self._reading.resource(spec) or self._reading.made(spec)
+        late = [thing for thing in about if thing.raw and thing is not first]
         return [thing for thing in late if not says_refused(self._duplicate(spec), thing)]
 
     def _duplicate(self, spec: SenderSpec) -> Unfit:
@@ -296,13 +296,18 @@ class KubernetesCluster:
         return Unfit(why, "OwnedByTopic")
 
     async def _refuse(self, made: Thing, unfit: Unfit) -> None:
-        await self._note(refusal_body(unfit.explain, made, namespace=self.site.namespace, now=self._now()))
+        """The status first: of a resource that another controller has claimed since we looked, nothing is told."""
+        where, now = self.site.namespace, self._now()
+        # a sender goes on as it was registered before, and its conditions tell: ``show`` writes them
         is_of_a_sender = unfit.reason == "Invalid" and made.spec.decision
-        if is_of_a_sender or says_refused(unfit, made):
-            return  # a sender goes on as it was registered before, and its conditions tell: ``show`` writes them
-        body = refused_status(unfit, made, namespace=self.site.namespace, now=self._now())
+        if not (is_of_a_sender or says_refused(unfit, made)):
+            await self._tell(made, refused_status(unfit, made, namespace=where, now=now))
+        await self._note(refusal_body(unfit.explain, made, namespace=where, now=now))
+
+    async def _tell(self, made: Thing, status: Body) -> None:
+        """The status of a resource as it was read."""
         try:
-            self._reading.wrote("Campaign", await self._api.apply("Campaign", body, over=made, status=True))
+            self._reading.wrote("Campaign", await self._api.apply("Campaign", status, over=made, status=True))
         except Conflict as busy:
             await self._reading.look("Campaign", made.metadata.name)
             raise Temporary(f"status of campaign {made.campaign}: it is being changed") from busy

@@ -89,6 +89,11 @@ class Thing(msgspec.Struct, frozen=True, rename="camel"):
         return self.spec.campaign or self.metadata.annotations.get(labels.CAMPAIGN, "")
 
     @property
+    def is_claimed(self) -> bool:
+        """Was this resource of a person's taken as the one that speaks for its campaign?"""
+        return bool(self.status.sender or self.spec.decision)
+
+    @property
     def view(self) -> tuple[object, ...]:
         """All that a look at the object can tell us: two versions with the same view are the same to us."""
         words = {key: value for key, value in self.metadata.annotations.items() if labels.DOMAIN in key}

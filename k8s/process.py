@@ -88,6 +88,9 @@ class ProcessCluster:
     async def refuse(self, spec: SenderSpec, unfit: Unfit) -> None:
         """Nothing to do."""
 
+    async def claim(self, spec: SenderSpec) -> None:
+        """Nothing to do."""
+
     async def watch(self, changed: Callable[[str], None]) -> None:
         """Processes are looked at by this cluster itself; nobody else is told."""
         await asyncio.Event().wait()

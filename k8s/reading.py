@@ -46,13 +46,24 @@ class Reading:
         return sorted(named - {""})
 
     def resource(self, spec: SenderSpec) -> Thing | None:
-        """The resource that is about this campaign: the oldest, so that nobody takes a campaign over with another."""
+        """The resource that is about this campaign: the oldest, so that nobody takes a campaign over with another.
+
+        One that a person made counts from when it was claimed: until then the campaign may be somebody else's, who has
+        registered it in the topic and of whose campaign nothing is shown here yet.
+        """
         found = [
             thing
             for thing in self.mirror.campaigns(spec.campaign)
-            if thing.spec.origin == "Resource" or thing.metadata.name == spec.name
+            if thing.metadata.name == spec.name or (thing.spec.origin == "Resource" and thing.is_claimed)
         ]
         return min(found, key=_age, default=None)
+
+    def made(self, spec: SenderSpec) -> Thing | None:
+        """The resource about this campaign that a person made: the one that counts, else the first that might."""
+        live = self.resource(spec)
+        if live is not None and live.raw:
+            return live
+        return min((thing for thing in self.mirror.campaigns(spec.campaign) if thing.raw), key=_age, default=None)
 
     def kinds(self) -> tuple[Kind, ...]:
         """The kinds that a whole sender has here."""

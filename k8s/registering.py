@@ -57,6 +57,7 @@ class Registering:
             log.warning("campaign resource not registered", campaign=spec.campaign, why=asked.explain)
             await self._cluster.refuse(spec, asked)
         else:
+            await self._cluster.claim(spec)  # first: a record that nobody here has claimed belongs to the topic
             await self._registrar.register(asked)
         self._asked[spec.campaign] = (asked, spec.record)
 

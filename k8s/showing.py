@@ -80,11 +80,26 @@ def refusal_body(explain: str, live: Thing, *, namespace: str, now: int) -> Body
 
 def refused_status(unfit: Unfit, live: Thing, *, namespace: str, now: int) -> Body:
     """The status of a resource that no sender obeys, because it is not registered as it is."""
+    body = _first_status(live, unfit.reason, unfit.explain[:_MOST_NOTE], namespace=namespace, now=now)
+    if live.status.sender:
+        body["status"]["sender"] = live.status.sender  # it was claimed, and stays so
+    return body
+
+
+def claimed_status(sender: str, live: Thing, *, namespace: str, now: int) -> Body:
+    """The status of a resource that speaks for its campaign from now on, and of which nothing is decided yet."""
+    message = "the campaign is being registered; its sender begins with the first decision"
+    body = _first_status(live, "Registering", message, namespace=namespace, now=now)
+    body["status"]["sender"] = sender
+    return body
+
+
+def _first_status(live: Thing, reason: str, message: str, *, namespace: str, now: int) -> Body:
     ready = {
         "type": "Ready",
         "status": "False",
-        "reason": unfit.reason,
-        "message": unfit.explain[:_MOST_NOTE],
+        "reason": reason,
+        "message": message,
         "lastTransitionTime": rfc3339(now),
         "observedGeneration": live.metadata.generation,
     }

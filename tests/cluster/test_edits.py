@@ -9,10 +9,10 @@ import pytest
 from policy.registering import Flaw, flaw_of
 from schemas.sending import Campaign
 from tests.cluster.conftest import Given, until
-from tests.cluster.controlling import CAMPAIGN, Field, furnished
+from tests.cluster.controlling import CAMPAIGN, NAME, Field, furnished
 from tests.control_plane.plane import ControlPlane
 from tests.control_plane.rest import Rest
-from tests.k8s.builders import Decided, control
+from tests.k8s.builders import Decided, campaign, control
 
 MADE = {
     "apiVersion": "mailcordon.dev/v1alpha1",
@@ -108,3 +108,37 @@ async def test_an_edit_that_cannot_be_registered_is_told_until_it_is_mended(plac
 
 async def registered(topic: Topic, count: int) -> bool:
     return len(topic.registered) == count
+
+
+async def test_a_resource_takes_over_no_campaign_that_the_topic_had_first(place: Field) -> None:
+    """Also where nothing of the campaign is shown yet, because nothing is decided about it."""
+    topic = Topic(place.truth)
+    place.truth.campaigns[CAMPAIGN] = campaign()
+    async with place.controller(registrar=topic) as one:
+        apply(place, tenant="other")
+        await ready(place, "OwnedByTopic")
+
+        place.truth.controls[CAMPAIGN] = control(epoch=1)
+        one.wake(CAMPAIGN)
+        projected, _ = await ready(place, "Sending", NAME)
+        assert (projected["spec"]["origin"], projected["spec"]["tenant"]) == ("Topic", "shop")
+        refused, _ = await ready(place, "OwnedByTopic")
+        assert "decision" not in refused["spec"]
+    assert topic.registered == []
+
+
+async def test_a_resource_may_be_edited_before_anything_is_decided_also_when_the_controller_was_away(
+    place: Field,
+) -> None:
+    """Its claim is in the resource itself: the next controller does not take its record for somebody else's."""
+    topic = Topic(place.truth)
+    async with place.controller(registrar=topic):
+        apply(place)
+        await until(lambda: registered(topic, 1), what="registered")
+        await ready(place, "Registering")
+    apply(place, tenant="other")
+
+    async with place.controller(registrar=topic):
+        await until(lambda: registered(topic, 2), what="the edit is registered")
+
+    assert topic.registered[-1].tenant == "other"

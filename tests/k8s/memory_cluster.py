@@ -19,6 +19,7 @@ class World:
     said: list[tuple[str, int]] = field(default_factory=list)
     defined: dict[str, Campaign | Unfit] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
+    claimed: list[str] = field(default_factory=list)
     unfit: dict[str, Unfit | None] = field(default_factory=dict)
     hold_drain: bool = False
 
@@ -93,6 +94,10 @@ class MemoryCluster:
 
     async def refuse(self, spec: SenderSpec, unfit: Unfit) -> None:
         self.world.refused.append(unfit.explain)
+
+    async def claim(self, spec: SenderSpec) -> None:
+        self.trouble("claim", spec.campaign)
+        self.world.claimed.append(spec.campaign)
 
     async def watch(self, changed: Callable[[str], None]) -> None:
         self.changed = changed

@@ -498,6 +498,7 @@ async def test_a_campaign_that_people_made_in_the_place_is_registered_once(
     await one.reconcile("spring-sale")
 
     assert registry.registered == [registry.completed(made)]
+    assert cluster.world.claimed == ["spring-sale"]
     assert cluster.acts == [], "a sender begins with its first decision"
 
 
@@ -537,6 +538,21 @@ async def test_one_that_cannot_be_registered_is_refused_once_and_its_maker_sees_
         await one.reconcile("spring-sale")
 
     assert cluster.world.refused == [said]
+    assert registry.registered == []
+
+
+async def test_what_cannot_be_claimed_is_not_registered(cluster: MemoryCluster, truth: Decided) -> None:
+    one, registry = registering(cluster, truth)
+    cluster.world.defined["spring-sale"] = campaign()
+
+    def busy(call: str, _: str) -> None:
+        if call == "claim":
+            raise Temporary("it is being changed")
+
+    cluster.trouble = busy
+    with contextlib.suppress(Temporary):
+        await one.reconcile("spring-sale")
+
     assert registry.registered == []
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 from collections.abc import AsyncIterator
 
@@ -13,7 +14,7 @@ from kubernetes.aio import client
 
 from k8s import labels
 from k8s.api import MAX_LINE, Api
-from k8s.cluster import Unfit
+from k8s.cluster import SenderSpec, Temporary, Unfit
 from k8s.kubernetes import KubernetesCluster
 from k8s.metrics import Metrics
 from k8s.patches import Site
@@ -332,6 +333,11 @@ MADE = {
 }
 
 
+def unregistered() -> SenderSpec:
+    """The sender of a campaign that nobody has registered."""
+    return dataclasses.replace(spec(), record=None)
+
+
 async def made(api: FakeApi) -> None:
     """A person applies a resource."""
     path = f"{api.url}/apis/mailcordon.dev/v1alpha1/namespaces/mailcordon/campaigns/mine?fieldManager=kubectl"
@@ -345,18 +351,65 @@ async def test_a_resource_that_a_person_made_is_read_and_gets_the_decision(api: 
         await made(api)
         await one.wakes()
 
-        record = one.cluster.definition(spec())
+        record = one.cluster.definition(unregistered())
         assert isinstance(record, Campaign)
         assert record.return_path_domain == "bounces.shop.example"
         assert one.cluster.defined() == ["spring-sale"]
         assert await one.cluster.read(spec()) is None, "nobody has decided anything yet"
 
+        await one.cluster.claim(spec())
         await one.cluster.ensure(spec(), control())
 
         leaves = api.objects["campaigns", "mailcordon", "mine"].leaves
         assert leaves["spec", "decision"]["state"] == "healthy"
         assert leaves["spec", "from"] == {"address": "news@shop.example"}
         assert ("campaigns", "mailcordon", NAME) not in api.objects
+
+
+async def test_a_resource_about_a_campaign_of_the_topic_takes_nothing_over(api: FakeApi) -> None:
+    """Also before anything of the campaign is shown: its record is known, and nobody here has claimed it."""
+    async with watching(api.url) as one:
+        await made(api)
+        await one.wakes()
+
+        unfit = one.cluster.definition(spec())
+        assert isinstance(unfit, Unfit)
+        assert unfit.reason == "OwnedByTopic"
+        await one.cluster.refuse(spec(), unfit)
+        await one.cluster.ensure(spec(), control())
+        await one.cluster.show(spec(), control(), paused=False)
+
+        assert api.objects["campaigns", "mailcordon", NAME].leaves["spec", "origin"] == "Topic"
+        assert ("spec", "decision") not in api.objects["campaigns", "mailcordon", "mine"].leaves
+
+
+async def test_a_resource_that_was_claimed_is_so_for_the_next_controller_too(api: FakeApi) -> None:
+    async with watching(api.url) as one:
+        await made(api)
+        await one.wakes()
+        await one.cluster.claim(unregistered())
+
+    async with watching(api.url) as one:
+        assert isinstance(one.cluster.definition(spec()), Campaign)
+        invalid = Unfit("spec.tenant: is odd")
+        await one.cluster.refuse(spec(), invalid)
+        assert isinstance(one.cluster.definition(spec()), Campaign), "also when an edit of it is refused"
+
+
+async def test_who_looked_before_it_was_claimed_refuses_nothing(api: FakeApi) -> None:
+    """Two controllers: one has claimed and registered it, the other knows the record and has not seen the claim."""
+    async with watching(api.url) as one, watching(api.url) as other:
+        await made(api)
+        await other.wakes()
+        await one.wakes()
+        live = other.cluster._reading.made(spec())
+        assert live is not None
+        await one.cluster.claim(unregistered())
+
+        with pytest.raises(Temporary):
+            await other.cluster._refuse(live, Unfit("it is the topic's", "OwnedByTopic"))
+
+    assert [call for call in api.calls if call.resource == "events"] == []
 
 
 async def test_a_second_resource_about_a_campaign_is_refused_where_its_maker_looks(api: FakeApi) -> None:
