@@ -16,9 +16,9 @@ from collections.abc import Mapping
 import msgspec
 
 from policy.ladder import CALM, Around, Standing, start, step
+from policy.narrowing import answers_of, is_narrowed
 from policy.obeying import dated
 from policy.priors import EVERYWHERE
-from policy.transitions import RUNGS
 from schemas.reputation import Command, Counts, Decision, RatesSnapshot
 from schemas.sending import Campaign
 
@@ -94,30 +94,18 @@ def _providers(
 
 def its_rates(scope: str, provider: str, rates: RatesSnapshot) -> RatesSnapshot:
     """What a provider is judged by: its own answers, blocks and attempts."""
-    windows = {window: _blocks(counts) for window, counts in rates.providers[provider].items()}
+    windows = answers_of([rates.providers[provider]])
     priors = {EVERYWHERE: rates.priors[provider]} if provider in rates.priors else {}
     return RatesSnapshot(scope=f"{scope}{PROVIDER}{provider}", at=rates.at, windows=windows, priors=priors)
 
 
-def _blocks(counts: Counts) -> Counts:
-    return Counts(block=counts.block, attempts=counts.attempts)
-
-
 def _left_out(standing: Standing, rates: RatesSnapshot) -> dict[str, Counts]:
     """The answers of those providers that are judged by themselves, by window."""
-    narrowed = [
+    return answers_of(
         rates.providers[name]
         for name, one in standing.providers.items()
-        if name in rates.providers and RUNGS[one.judged] >= RUNGS["throttled"]
-    ]
-    return {
-        window: Counts(
-            block=sum(one[window].block for one in narrowed if window in one),
-            attempts=sum(one[window].attempts for one in narrowed if window in one),
-        )
-        for window in rates.windows
-        if narrowed
-    }
+        if name in rates.providers and is_narrowed(one.judged)
+    )
 
 
 def _trial(

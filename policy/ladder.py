@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from policy.narrowing import is_narrowed, without
 from policy.obeying import OVERRIDDEN, effective, obey, refusal, under_ceiling
 from policy.priors import EVERYWHERE
 from policy.reasons import of_override_over, of_stage
@@ -131,7 +132,7 @@ def control(standing: Standing, campaign: Campaign, now: int) -> Control:
                 until=one.until,
             )
             for name, one in standing.providers.items()
-            if RUNGS[one.state] >= RUNGS["throttled"]
+            if is_narrowed(one.state)
         },
         engaged_since=standing.stage_since - ENGAGED_MS if stage is not None and stage.engaged_only else None,
         rule=_rule(standing, state),
@@ -168,7 +169,7 @@ def _judge(
         standing = with_rates(standing, rates)
     windows = against(standing, rates.windows, rates.at)
     if left_out:
-        windows = {name: _less(counts, left_out.get(name)) for name, counts in windows.items()}
+        windows = without(windows, left_out)
     answers = rates.verdicts
     if standing.baseline_at is not None or left_out or not METRICS.keys() <= answers.keys():
         answers = verdicts(windows, campaign.limits, rates.priors.get(EVERYWHERE, {}))
@@ -190,16 +191,6 @@ def _judge(
         clean_since=(standing.clean_since or rates.at) if is_well else None,
         calm_since=None if found else (standing.calm_since or rates.at),
     ), None
-
-
-def _less(counts: Counts, left_out: Counts | None) -> Counts:
-    if left_out is None:
-        return counts
-    return msgspec.structs.replace(
-        counts,
-        block=max(0, counts.block - left_out.block),
-        attempts=max(0, counts.attempts - left_out.attempts),
-    )
 
 
 def _capped(standing: Standing, found: Found, why: str) -> Found:

@@ -2,8 +2,10 @@
 
 A list that is bad in small pieces shows in no single campaign.  So the rates of campaigns that share something are
 judged together, too: those that nothing is held against by themselves, since for the others the smaller scope has
-answered already.  Such a scope is never isolated by the policy, because that would stop many for the sake of a sum: it
-is throttled, or paused for blocks, and what it allows is told to its campaigns as a *ceiling* (:mod:`policy.obeying`).
+answered already.  So it has for the blocks of a provider at which a campaign is slowed or paused: they are left out,
+and all else that the campaign did there counts (:mod:`policy.narrowing`).  Such a scope is never isolated by the
+policy, because that would stop many for the sake of a sum: it is throttled, or paused for blocks, and what it allows
+is told to its campaigns as a *ceiling* (:mod:`policy.obeying`).
 
 Campaigns are counted in many partitions.  Each has its *part* of a scope, told when it moves and once a minute; where
 the scope is judged the parts are added.  The workers and the backtest both do it with what is here, so that they
@@ -11,7 +13,7 @@ cannot differ.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 import msgspec
@@ -20,6 +22,7 @@ from policy import ladder
 from policy.counts import MINUTE_MS, Rolling, summed
 from policy.ladder import Around
 from policy.naming import campaign_scope
+from policy.narrowing import Windows, answers_of, without
 from policy.standing import Standing
 from policy.transitions import RUNGS
 from policy.verdicts import METRICS
@@ -44,9 +47,8 @@ _JUDGED_AS = Campaign(
     pristine_trap="judge",
 )
 
-Windows = dict[str, Counts]
 Share = tuple[str, Windows]  # whose, and what
-_Known = dict[str, tuple[Campaign, Windows, list[tuple[str, Share]]]]
+_Known = dict[str, tuple[Campaign, Windows, Set[str], list[tuple[str, Share]]]]
 
 
 def is_shared(scope: str) -> bool:
@@ -107,24 +109,31 @@ class Parts:
     def _of(self, member: Member, known: _Known, minute: int) -> list[tuple[str, Share]]:
         """A campaign's share in each part; worked out anew when it has moved."""
         campaign, windows = member.campaign, member.rolling.windows(minute)
-        before, seen, shares = known.get(campaign.campaign, (None, None, []))
-        if before is not campaign or seen is not windows:
+        narrowed: Set[str] = set() if member.control is None else member.control.providers.keys()
+        before, seen, apart, shares = known.get(campaign.campaign, (None, None, None, []))
+        if before is not campaign or seen is not windows or apart != narrowed:
             shares = [
                 (f"{scope}{PART}{member.partition}", (campaign.campaign, its_windows))
-                for scope, its_windows in _scopes(campaign, windows, member.rolling, minute)
+                for scope, its_windows in _scopes(campaign, member.rolling, minute, narrowed)
             ]
-        self._shares[campaign.campaign] = (campaign, windows, shares)
+        self._shares[campaign.campaign] = (campaign, windows, narrowed, shares)
         return shares
 
 
-def _scopes(campaign: Campaign, windows: Windows, rolling: Rolling, minute: int) -> Iterable[tuple[str, Windows]]:
+def _scopes(campaign: Campaign, rolling: Rolling, minute: int, narrowed: Set[str]) -> Iterable[tuple[str, Windows]]:
+    """What a campaign adds to each scope, but for what providers answered at which it is ``narrowed``."""
+    windows = rolling.windows(minute)
     if all(counts == _NOTHING for counts in windows.values()):
         return
+    told = rolling.by_provider(minute) if narrowed else {}
+    windows = without(windows, answers_of(told[name] for name in narrowed & told.keys()))
     if campaign.tenant != NOBODY:
         yield f"tenant:{campaign.tenant}", windows
     yield f"domain:{campaign.from_.address.rpartition('@')[2].lower()}", windows
+    there = rolling.by_ip_provider(minute) if narrowed else {}
     for ip, its_windows in rolling.by_ip(minute).items():
-        yield f"ip:{ip}", its_windows
+        answers = answers_of(there[ip, name] for name in narrowed if (ip, name) in there)
+        yield f"ip:{ip}", without(its_windows, answers)
 
 
 def _sum(parts: Iterable[Windows]) -> Windows:

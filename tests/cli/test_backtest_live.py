@@ -244,6 +244,40 @@ async def test_what_campaigns_share_is_decided_the_same_and_touches_the_same(
     assert {one.to for one in live if one.scope == "tenant:shop"} >= {"watched", "throttled"}
 
 
+def refused_at_one(seed: int, *, minutes: int = 120) -> list[tuple[int, Record]]:
+    """Three campaigns of a tenant; the servers of one provider refuse half of the mail of one of them."""
+    chance = random.Random(seed)
+    names = ("refused", "welcome", "fine")
+    found: list[tuple[int, Record]] = [(T0, campaign(name)) for name in names]
+    for minute in range(minutes):
+        at = T0 + minute * MINUTE
+        for name in names:
+            results = []
+            for number in range(30):
+                provider = ("google", "yahoo")[number % 2]
+                is_refused = name == "refused" and provider == "yahoo" and minute > 20 and chance.random() < 0.5
+                outcome, category = ("deferred", "reputation_ip") if is_refused else ("accepted", None)
+                sent = at + number * SECOND
+                one = result(f"{name}-{minute}-{number}", sent, outcome, category, provider)  # type: ignore[arg-type]  # one of the words
+                results.append(one)
+            found.append((at + 40 * SECOND + chance.randrange(10_000), frame(name, results, ledger=minute)))
+    return found
+
+
+async def test_a_provider_at_which_one_campaign_is_stopped_stops_nobody_else_live_nor_in_a_backtest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = placed(refused_at_one(2))
+    until = T0 + 3 * HOUR
+
+    live = await Live(monkeypatch).play(records, until)
+
+    here = by_scope(backtested(written(tmp_path / "all.jsonl", records), until))
+    assert here == by_scope(live)
+    assert here.keys() == {"campaign:refused/provider:yahoo"}
+    assert "paused" in {one.to for one in live}
+
+
 @pytest.mark.parametrize("seed", [1, 4])
 @pytest.mark.parametrize("made", [story, in_pieces])
 async def test_from_any_time_on_a_backtest_goes_on_as_it_really_went(
