@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from cli.backtest_tracked import Tracked
 from policy.counts import MINUTE_MS
-from policy.priors import Pool, Priors, pooled, priors_of
+from policy.priors import FRESH_MS, Pool, Priors, pooled, priors_of
 
 
 class Borrowing:
@@ -25,6 +25,7 @@ class Borrowing:
             self._pool = pooled(
                 (name, provider, windows["24h"])
                 for name, other in tracked.items()
+                if other.counting.live.published_at > now - FRESH_MS
                 for provider, windows in other.counting.live.rolling.by_provider(minute).items()
             )
         name = one.campaign.campaign

@@ -1,7 +1,7 @@
 """A backtest decides what the workers' own agents decide from the same records, with the same words and evidence."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from policy.naming import campaign_scope
 from policy.tokens import Keys
 from schemas.base import Record
 from schemas.codec import encode
-from schemas.reputation import Command, Decision
+from schemas.reputation import Command, Decision, RatesSnapshot
 from schemas.sending import Campaign, Limits, Mailbox
 from schemas.topics import COMMANDS, CONTROL, DECISIONS, RATES
 from streams.home import home
@@ -124,6 +124,8 @@ class Live:
             record: Record = sent.record
             match sent.topic:
                 case _ if sent.topic == RATES:
+                    assert isinstance(record, RatesSnapshot)
+                    self.known.rates[record.scope] = record
                     if "/provider:" not in (sent.key or ""):
                         await self.judge.rates(self.message(sent.topic, record, sent.key or "", sent.partition))
                 case _ if sent.topic == COMMANDS:
@@ -246,16 +248,26 @@ async def test_what_campaigns_share_is_decided_the_same_and_touches_the_same(
 
 def refused_at_one(seed: int, *, minutes: int = 120) -> list[tuple[int, Record]]:
     """Three campaigns of a tenant; the servers of one provider refuse half of the mail of one of them."""
+    return refused({"refused": 0.5, "welcome": 0.0, "fine": 0.0}, seed, minutes, Limits())
+
+
+def refused_everywhere(seed: int, *, minutes: int = 120) -> list[tuple[int, Record]]:
+    """A provider refuses a share of everybody's mail, and more of one campaign's; all borrow from each other."""
+    shares = {f"c-{number}": 0.12 for number in range(7)} | {"more": 0.6}
+    return refused(shares, seed, minutes, Limits(prior_mails=200))
+
+
+def refused(shares: Mapping[str, float], seed: int, minutes: int, limits: Limits) -> list[tuple[int, Record]]:
+    """From the twentieth minute on Yahoo refuses these shares of the mail of these campaigns."""
     chance = random.Random(seed)
-    names = ("refused", "welcome", "fine")
-    found: list[tuple[int, Record]] = [(T0, campaign(name)) for name in names]
+    found: list[tuple[int, Record]] = [(T0, campaign(name, limits=limits)) for name in shares]
     for minute in range(minutes):
         at = T0 + minute * MINUTE
-        for name in names:
+        for name, share in shares.items():
             results = []
             for number in range(30):
                 provider = ("google", "yahoo")[number % 2]
-                is_refused = name == "refused" and provider == "yahoo" and minute > 20 and chance.random() < 0.5
+                is_refused = provider == "yahoo" and minute > 20 and chance.random() < share
                 outcome, category = ("deferred", "reputation_ip") if is_refused else ("accepted", None)
                 sent = at + number * SECOND
                 one = result(f"{name}-{minute}-{number}", sent, outcome, category, provider)  # type: ignore[arg-type]  # one of the words
@@ -276,6 +288,21 @@ async def test_a_provider_at_which_one_campaign_is_stopped_stops_nobody_else_liv
     assert here == by_scope(live)
     assert here.keys() == {"campaign:refused/provider:yahoo"}
     assert "paused" in {one.to for one in live}
+
+
+async def test_campaigns_that_borrow_from_each_other_go_the_same_way_live_and_in_a_backtest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = placed(refused_everywhere(3))
+    until = T0 + 3 * HOUR
+
+    live = await Live(monkeypatch).play(records, until)
+
+    here = backtested(written(tmp_path / "all.jsonl", records), until)
+    assert course(here) == course(live)
+    assert {one.campaign for one in live if one.scope.startswith("campaign:c-") and one.to == "paused"} == set()
+    assert "paused" in {one.to for one in live if one.scope == "campaign:more/provider:yahoo"}
+    assert any(one.evidence.get("prior") for one in live)
 
 
 @pytest.mark.parametrize("seed", [1, 4])
