@@ -14,7 +14,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from cli.kafka import EmbeddedKafka, KafkaUnavailable, default_cache, prepare, silent
+from cli.kafka import EmbeddedKafka, KafkaUnavailable, default_cache, java_release, prepare, silent
 
 pytestmark = pytest.mark.kafka
 REPOSITORY = Path(__file__).parents[2]
@@ -173,6 +173,22 @@ def test_the_message_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.Mo
         prepare(tmp_path, silent)
     told = str(caught.value)
     assert all(word in told for word in ("Java 17", "default-jre-headless", "Maven", "docker compose up"))
+
+
+@pytest.mark.parametrize(
+    ("said", "release"),
+    [
+        ('openjdk version "17.0.15" 2025-04-15', 17),
+        ('openjdk version "25.0.3" 2026-04-21 LTS', 25),
+        ('java version "1.8.0_402"', 8),
+    ],
+)
+def test_a_java_that_refuses_unknown_options_tells_its_release(tmp_path: Path, said: str, release: int) -> None:
+    java = tmp_path / "java"
+    java.write_text(f"#!/bin/sh\n[ \"$*\" = -version ] || exit 1\necho '{said}' >&2\n")
+    java.chmod(0o755)
+
+    assert java_release(str(java)) == release
 
 
 def test_a_failed_fetch_leaves_nothing_that_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
