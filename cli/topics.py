@@ -7,6 +7,7 @@ import click
 
 from cli.access import say, with_kafka
 from cli.failures import SaysNo
+from cli.pruning import prune
 from cli.settings import load, setting_options, texts
 from policy.settings import Settings, describe
 from streams.topics import create as create_topics
@@ -38,6 +39,9 @@ def create(settings: Settings, as_json: bool) -> None:
             say(f"differs: {line}")
     if report.differs:
         raise SaysNo(f"{len(report.differs)} topics differ from what this mailcordon would create")
+
+
+topics.add_command(prune)
 
 
 @click.command()

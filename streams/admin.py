@@ -39,7 +39,7 @@ LEADER_MOVED = (NotLeaderForPartitionError, LeaderNotAvailableError, UnknownTopi
 _PAUSE_S = 0.1
 _WHY_WITHIN_S = 2.0  # who tries again must not wait long for the reason
 _ATTEMPTS = 10
-_LATEST = -1
+_LATEST, _EARLIEST = -1, -2
 
 
 class TopicRefused(KafkaError):  # type: ignore[misc]  # noqa: N818 - aiokafka has no types; it says what happened
@@ -117,18 +117,25 @@ class Admin:
 
     async def ends(self, leaders: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
         """The offset after the last record of each partition, as its leader says now."""
+        return await self._offsets(leaders, _LATEST)
+
+    async def begins(self, leaders: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+        """The offset of the first record that each partition still has, or of the one that comes next."""
+        return await self._offsets(leaders, _EARLIEST)
+
+    async def _offsets(self, leaders: Mapping[TopicPartition, int], at: int) -> dict[TopicPartition, int]:
         by_node: dict[int, dict[str, list[tuple[int, int]]]] = {}
         for partition, node in leaders.items():
-            by_node.setdefault(node, {}).setdefault(partition.topic, []).append((partition.partition, _LATEST))
-        ends: dict[TopicPartition, int] = {}
+            by_node.setdefault(node, {}).setdefault(partition.topic, []).append((partition.partition, at))
+        found: dict[TopicPartition, int] = {}
         for node, topics in by_node.items():
             answer = await self._client.send(node, OffsetRequest(-1, 0, list(topics.items())))
             for topic, partitions in answer.topics:
                 for number, code, _at, offset in partitions:
                     if for_code(code) is not NoError:
-                        raise for_code(code)(f"end of {topic}, partition {number}")
-                    ends[TopicPartition(topic, number)] = offset
-        return ends
+                        raise for_code(code)(f"offsets of {topic}, partition {number}")
+                    found[TopicPartition(topic, number)] = offset
+        return found
 
     async def configs(self, topics: Sequence[str]) -> dict[str, dict[str, str]]:
         """The settings in force, per topic."""
