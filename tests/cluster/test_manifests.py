@@ -1,6 +1,6 @@
 """The manifests as a real API server takes them: every field known, pods admitted, rights as written down.
 
-Kinds of other projects are tried where the cluster knows them; elsewhere ``tests/k8s/test_overlays.py`` looks at them.
+Kinds of other projects are tried where the cluster knows them; ``test_foreign_resources.py`` makes ours know them.
 """
 
 import json

@@ -5,7 +5,6 @@ to do, and two checkouts share it.  Only the standard library is used, so that i
 environment.
 """
 
-import fcntl
 import hashlib
 import os
 import re
@@ -14,22 +13,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from cli.kafka import LAUNCHER, default_cache
+from tests.control_plane import definitions
+from tests.control_plane.golang import Say, Unavailable, asked, go_for, only_one
 
 SOURCES = Path(__file__).parent / "go"
 PROGRAM = "control-plane"
-_ASKED_WITHIN_S = 60.0
 _TELL_EVERY_S = 15.0
 _WORDS_OF_A_FAILURE = 40
-
-Say = Callable[[str], None]
-
-
-class Unavailable(Exception):  # noqa: N818 - says what is so
-    """The control plane cannot be built here; the message says what is missing and what brings it."""
 
 
 def kubernetes_version() -> str:
@@ -41,35 +34,19 @@ def kubernetes_version() -> str:
 
 def binary(*, cache: Path | None = None, say: Say = print) -> Path:
     """The built binary, with ``kubectl`` beside it; built on first use (7 minutes on 2 cores, 3 GiB)."""
-    go = _go()
+    go = go_for(SOURCES, f"a control plane of Kubernetes {kubernetes_version()}")
     home = (cache or default_cache()) / "control-plane" / f"{kubernetes_version()}-{_digest(go)}"
     program = home / PROGRAM
     if not program.is_file():
-        home.mkdir(parents=True, exist_ok=True)
-        with (home / "building.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with only_one(home):
             if not program.is_file():  # else another process has built it while we waited
                 _build(go, program, say)
     return program
 
 
-def _go() -> str:
-    go = shutil.which("go")
-    needed = re.search(r"^go (\d+)\.(\d+)", (SOURCES / "go.mod").read_text(), re.MULTILINE)
-    assert needed is not None, "go.mod names a version"
-    wanted = f"Go {needed[1]}.{needed[2]} or newer"
-    if go is None:
-        raise Unavailable(f"a real Kubernetes control plane is built from source: install {wanted} and put go on PATH")
-    version = _asked(go, "env", "GOVERSION")
-    found = re.match(r"go(\d+)\.(\d+)", version)
-    if found and (int(found[1]), int(found[2])) < (int(needed[1]), int(needed[2])):
-        raise Unavailable(f"{go} is {version}; Kubernetes {kubernetes_version()} needs {wanted}")
-    return go
-
-
 def _digest(go: str) -> str:
     """A name for what the binary is made from."""
-    digest = hashlib.sha256(_asked(go, "env", "GOVERSION", "GOOS", "GOARCH").encode())
+    digest = hashlib.sha256(asked(go, "env", "GOVERSION", "GOOS", "GOARCH").encode())
     for source in sorted(SOURCES.iterdir()):
         digest.update(f"\0{source.name}\0".encode() + source.read_bytes())
     digest.update("\0".join(_flags()).encode())
@@ -130,21 +107,25 @@ def _followed(command: list[str], output: Path, say: Say) -> list[str]:
     return output.read_text(errors="replace").splitlines()
 
 
-def _asked(*command: str) -> str:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_ASKED_WITHIN_S)
-    except (OSError, subprocess.SubprocessError) as error:
-        raise Unavailable(f"{' '.join(command)} failed: {error}") from error
-    return done.stdout.strip()
-
-
 def main() -> int:
-    """Build if needed and print where the binary is; 3: it cannot be built here."""
+    """Build what is missing and print where the binary is; 3: it cannot be built here.
+
+    The definitions of other projects' kinds are made as well; where they cannot be, the tests that need them tell.
+    """
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
     try:
-        print(binary(say=lambda line: print(line, file=sys.stderr, flush=True)))
+        print(binary(say=say))
     except Unavailable as why:
-        print(why, file=sys.stderr)
+        say(str(why))
         return 3
+    for make in (definitions.from_go, definitions.from_strimzi):
+        try:
+            make(say=say)
+        except Unavailable as why:
+            say(str(why))
     return 0
 
 

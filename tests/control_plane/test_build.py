@@ -81,7 +81,7 @@ def test_a_failure_is_shown_and_tried_again(go: Go, tmp_path: Path) -> None:
 def test_an_old_go_is_named_with_what_is_needed(go: Go, tmp_path: Path) -> None:
     go.becomes(version="go1.19.8")
 
-    with pytest.raises(build.Unavailable, match=r"is go1\.19\.8; Kubernetes .* needs Go 1\.26 or newer"):
+    with pytest.raises(build.Unavailable, match=r"is go1\.19\.8; a control plane .* needs Go 1\.26 or newer"):
         build.binary(cache=tmp_path / "cache", say=lambda _: None)
 
 

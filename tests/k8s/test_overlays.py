@@ -1,7 +1,7 @@
 """Overlays and components as kustomize renders them: one image for all, names that fit, and no way out beside ours.
 
-Kinds of other projects (Strimzi, KEDA, the Prometheus operator) are checked for what they must name; whether every
-field exists only their own definitions know.
+Kinds of other projects (Strimzi, KEDA, the Prometheus operator) are checked for what they must name; that every field
+exists is checked by their own definitions in ``tests/cluster/test_foreign_resources.py``.
 """
 
 import shutil
@@ -20,14 +20,14 @@ from tests.k8s.test_manifests import MANIFESTS, images, rendered
 Body = dict[str, Any]
 
 
-def whole(folder: Path) -> list[Body]:
+def whole(folder: Path) -> Path:
     """The production overlay with every component that it offers, changed as its comments say."""
     shutil.copytree(MANIFESTS, folder / "manifests")
     overlay = folder / "manifests" / "overlays" / "production"
     file = overlay / "kustomization.yaml"
     text = file.read_text(encoding="utf-8").replace("# - ../..", "- ../..")
     file.write_text("".join(one for one in text.splitlines(True) if "leave out with" not in one), encoding="utf-8")
-    return rendered(overlay)
+    return overlay
 
 
 def of(bodies: list[Body], kind: str) -> dict[str, Body]:
@@ -41,7 +41,7 @@ def kind_overlay() -> list[Body]:
 
 @pytest.fixture(scope="module")
 def production(tmp_path_factory: pytest.TempPathFactory) -> list[Body]:
-    return whole(tmp_path_factory.mktemp("production"))
+    return rendered(whole(tmp_path_factory.mktemp("production")))
 
 
 def test_every_file_is_listed_by_its_kustomization() -> None:
