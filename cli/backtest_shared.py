@@ -7,8 +7,9 @@ campaigns are told then is answered as the commands that workers give each other
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from policy.ladder import start
 from policy.retained import as_decided
-from policy.sharing import PART, Member, Parts, Shared, Sums, look
+from policy.sharing import KINDS, PART, Member, Parts, Shared, Sums, look
 from policy.standing import Standing
 from schemas.reputation import Command, Decision, State
 from schemas.sending import Campaign
@@ -72,14 +73,18 @@ class Sharing:
         scope.held = Shared(standing, {} if held is None else held.told)
 
     def knows(self, decision: Decision, standing: Standing) -> None:
-        """A campaign that has decided so because of a scope knows what that allows it."""
+        """A campaign that has decided so because of a scope knows what that allows it.
+
+        It may be read before what was decided of the scope, which lies in a partition of its own.
+        """
         source = decision.evidence.get("source")
-        scope = self.scopes.get(source) if decision.rule == "ceiling" and isinstance(source, str) else None
-        if scope is None or scope.held is None:
+        if decision.rule != "ceiling" or not isinstance(source, str) or not source.startswith(KINDS):
             return
-        told: dict[str, State] = {name: one for name, one in scope.held.told.items() if name != decision.campaign}
-        ceiling = standing.ceilings.get(str(source))
+        scope = self.scopes.setdefault(source, Scope())
+        held = scope.held or Shared(start(decision.at))
+        told: dict[str, State] = {name: one for name, one in held.told.items() if name != decision.campaign}
+        ceiling = standing.ceilings.get(source)
         if ceiling is not None:
             told[decision.campaign] = ceiling.state
             scope.touched.setdefault(decision.campaign, ceiling.at)
-        scope.held = Shared(scope.held.standing, told)
+        scope.held = Shared(held.standing, told)
