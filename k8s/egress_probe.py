@@ -35,6 +35,12 @@ class Tried(IntEnum):
     CONNECTED = 1
     REFUSED = 4
     NO_SUCH_NAME = 5
+    UNREACHABLE = 6
+    FORBIDDEN = 7
+
+
+_FIRST_OF = (Tried.CONNECTED, Tried.REFUSED, Tried.SILENT, Tried.FORBIDDEN, Tried.UNREACHABLE)
+"""Which counts of several addresses.  Unreachable is last: most names have an IPv6 address, most pods have none."""
 
 
 def default_target(site: Site) -> Endpoint:
@@ -43,26 +49,32 @@ def default_target(site: Site) -> Endpoint:
 
 
 async def tried(target: Endpoint, *, timeout_s: float = TRY_S) -> Tried:
-    """Try to connect, and let go at once."""
+    """Try to connect to each address of the target, and let go at once."""
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(timeout_s):
             found = await loop.getaddrinfo(target.host, target.port, type=1)  # 1: a stream
     except (OSError, TimeoutError):
         return Tried.NO_SUCH_NAME
-    outcome = Tried.SILENT
-    for address in {str(one[4][0]) for one in found}:
-        try:
-            async with asyncio.timeout(timeout_s):
-                _, writer = await asyncio.open_connection(address, target.port)
-        except ConnectionRefusedError:
-            outcome = Tried.REFUSED
-        except (OSError, TimeoutError):
-            continue
-        else:
-            writer.close()
-            return Tried.CONNECTED
-    return outcome
+    addresses = {str(one[4][0]) for one in found}
+    outcomes = await asyncio.gather(*(_tried(address, target.port, timeout_s) for address in addresses))
+    return min(outcomes, key=_FIRST_OF.index)
+
+
+async def _tried(address: str, port: int, timeout_s: float) -> Tried:
+    try:
+        async with asyncio.timeout(timeout_s):
+            _, writer = await asyncio.open_connection(address, port)
+    except ConnectionRefusedError:
+        return Tried.REFUSED
+    except TimeoutError:
+        return Tried.SILENT
+    except PermissionError:  # the kernel's own word: nothing has left the node
+        return Tried.FORBIDDEN
+    except OSError:
+        return Tried.UNREACHABLE
+    writer.close()
+    return Tried.CONNECTED
 
 
 def probe_pod(site: Site, name: str, target: Endpoint) -> Body:
@@ -115,7 +127,7 @@ def found(target: Endpoint, exit_code: int | None, *, listens: Listens, trouble:
     """What the pod's end says about the network.
 
     Silence counts where somebody says that the target takes connections; a refusal, which is what a host without a
-    listener answers too, only where we have seen that it does.
+    listener answers too, and no way there, as to a host that is down, only where we have seen that it does.
     """
     fix = "name a host that takes connections: --probe HOST:PORT"
     answer: Answer = "unknown"
@@ -125,14 +137,21 @@ def found(target: Endpoint, exit_code: int | None, *, listens: Listens, trouble:
             fix = "use a network plugin that enforces NetworkPolicies (Cilium, Calico, OVN-Kubernetes, Antrea …)"
         case Tried.SILENT if listens != "unknown":
             answer, says, fix = "ok", "is filtered: a pod like an isolated sender's cannot connect", ""
-        case Tried.REFUSED if listens == "seen":
+        case Tried.REFUSED | Tried.UNREACHABLE if listens == "seen":
             answer, says, fix = "ok", "is filtered: a pod like an isolated sender's is rejected", ""
+        case Tried.FORBIDDEN:
+            answer, says, fix = "ok", "is filtered: a pod like an isolated sender's is forbidden to connect", ""
         case Tried.SILENT:
             says = "no connection, but nobody may be listening there"
         case Tried.REFUSED:
             says = "refused at once: nobody listens there, or a policy rejects"
+        case Tried.UNREACHABLE:
+            says = "no way leads there, or a policy rejects"
         case Tried.NO_SUCH_NAME:
-            says = "the name could not be looked up"
+            says, fix = (
+                "the name could not be looked up",
+                "name an address that takes connections: --probe ADDRESS:PORT",
+            )
         case _:
             says, fix = f"the pod did not tell: {trouble or exit_code}", "kubectl get events"
     return Finding(f"way out to {target}", answer, says, fix)
