@@ -4,7 +4,8 @@ Beside the ladder of the campaign itself (:mod:`policy.ladder`) these are
 
 - **single providers**: blocks are one server's opinion.  A provider that turns a campaign away is judged by its own
   answers, on the same ladder, and only mail to it is slowed or paused.  What such a provider said is then left out of
-  the campaign's own rate of blocks: the smallest scope that explains the trouble answers for it.
+  the campaign's own rate of blocks: the smallest scope that explains the trouble answers for it.  So is what a
+  provider says that turns away everybody (:mod:`policy.priors`).
 - **the trial**: where the campaign would stand by its shadow limits.  Its decisions are published under a scope of
   their own, marked as dry run, and followed by nothing.
 
@@ -44,7 +45,10 @@ def judge(
     if is_ours and (standing.providers or (rates is not None and rates.providers)):
         standing, found = _providers(standing, scope, campaign, now, rates, around)
         decisions += found
-        left_out = {} if rates is None else _left_out(standing, rates)
+        if rates is not None:
+            apart = {name for name, one in standing.providers.items() if is_narrowed(one.judged)}
+            apart |= _excused(before, scope, campaign, now, rates, around)
+            left_out = answers_of(rates.providers[name] for name in apart & rates.providers.keys())
     standing, decision = step(
         standing,
         scope=scope,
@@ -99,13 +103,22 @@ def its_rates(scope: str, provider: str, rates: RatesSnapshot) -> RatesSnapshot:
     return RatesSnapshot(scope=f"{scope}{PROVIDER}{provider}", at=rates.at, windows=windows, priors=priors)
 
 
-def _left_out(standing: Standing, rates: RatesSnapshot) -> dict[str, Counts]:
-    """The answers of those providers that are judged by themselves, by window."""
-    return answers_of(
-        rates.providers[name]
-        for name, one in standing.providers.items()
-        if name in rates.providers and is_narrowed(one.judged)
-    )
+def _excused(
+    before: Standing, scope: str, campaign: Campaign, now: int, rates: RatesSnapshot, around: Around
+) -> set[str]:
+    """Providers that would be narrowed, were others not turned away there as well.
+
+    The campaign is not to answer for what they are excused for, nor where it is not known what others show at the rest
+    of its providers.
+    """
+    found: set[str] = set()
+    for name in rates.providers.keys() & rates.priors.keys():
+        alone = msgspec.structs.replace(its_rates(scope, name, rates), priors={})
+        held = before.providers.get(name, start(now))
+        after, _ = step(held, scope=alone.scope, campaign=campaign, now=now, rates=alone, around=around)
+        if is_narrowed(after.judged):
+            found.add(name)
+    return found
 
 
 def _trial(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from policy.judging import judge
 from policy.ladder import start, step
 from policy.priors import EVERYWHERE, days_of, fitted, pooled, priors_of
+from policy.transitions import RUNGS
 from policy.verdicts import METRICS, WIDEST, verdicts
 from schemas.reputation import Counts, Prior, RatesSnapshot
 from schemas.sending import Campaign, Limits, Mailbox
@@ -105,6 +106,21 @@ def test_a_provider_that_blocks_all_is_not_held_against_a_campaign_there() -> No
         assert len(decisions) == expected
 
 
+def test_what_a_provider_is_excused_for_is_not_held_against_the_campaign_either() -> None:
+    here, elsewhere = Counts(accepted=320, block=80, attempts=400), Counts(accepted=600, attempts=600)
+    said = RatesSnapshot(
+        scope="campaign:c",
+        at=60_000,
+        windows=windows(accepted=920, block=80, attempts=1_000),
+        providers={"google": dict.fromkeys(NAMES, here), "yahoo": dict.fromkeys(NAMES, elsewhere)},
+    )
+    excuse = {"google": {"block": Prior(rate=0.19, mails=300.0, campaigns=8)}}  # of yahoo, and so of the mix, nothing
+    for priors, expected in (({}, [("campaign:c/provider:google", "paused")]), (excuse, [])):
+        rates = msgspec.structs.replace(said, priors=priors)
+        _, decisions = judge(start(0), scope="campaign:c", campaign=campaign_of(BORROWS), now=60_000, rates=rates)
+        assert [(one.scope, one.to) for one in decisions] == expected
+
+
 def test_the_evidence_holds_the_prior_and_decides_the_same_again() -> None:
     campaign = campaign_of(BORROWS)
     priors = {EVERYWHERE: {"block": BLOCKED}}
@@ -137,6 +153,49 @@ def test_a_prior_never_makes_a_case_stronger(events: int, good: int, rate: float
     assert borrowed.evidence <= alone.evidence
     assert borrowed.low == alone.low
     assert borrowed.low <= borrowed.rate <= borrowed.high
+
+
+PRIORS = st.dictionaries(
+    st.sampled_from(sorted(METRICS)),
+    st.builds(Prior, rate=SHARES, mails=st.floats(0.0, 1_000.0), campaigns=st.integers(5, 50)),
+)
+LOOKS = st.lists(
+    st.tuples(
+        st.builds(
+            Counts,
+            accepted=st.integers(0, 2_000),
+            attempts=st.just(3_000),
+            **{name: st.sampled_from([0, 1, 5, 20, 100, 500]) for name in ("hard_bounce", "block", "complaint")},
+        ),
+        st.dictionaries(st.sampled_from([EVERYWHERE, "google", "yahoo"]), PRIORS),
+        st.sampled_from([60_000, 600_000, 3_600_000]),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(LOOKS)
+def test_wherever_a_campaign_stands_a_prior_leads_no_further_up_at_it_or_at_its_providers(
+    history: list[tuple[Counts, dict[str, dict[str, Prior]], int]],
+) -> None:
+    campaign, standing, now = campaign_of(BORROWS), start(0), 0
+    for whole, priors, later in history:
+        now += later
+        rates = RatesSnapshot(
+            scope="campaign:c",
+            at=now,
+            windows=dict.fromkeys(NAMES, whole),
+            providers={"google": dict.fromkeys(NAMES, whole), "yahoo": windows(accepted=100, attempts=100)},
+        )
+        alone, _ = judge(standing, scope="campaign:c", campaign=campaign, now=now, rates=rates)
+        borrowing = msgspec.structs.replace(rates, priors=priors)
+        standing, _ = judge(standing, scope="campaign:c", campaign=campaign, now=now, rates=borrowing)
+
+        assert RUNGS[standing.judged] <= RUNGS[alone.judged]
+        for name, one in standing.providers.items():
+            assert RUNGS[one.judged] <= RUNGS[alone.providers[name].judged]
 
 
 @given(st.lists(st.tuples(st.integers(0, 500), st.integers(0, 500)), max_size=12))
