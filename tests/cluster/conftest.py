@@ -20,7 +20,11 @@ from tests.control_plane.rest import Rest
 GIVEN = os.environ.get("MAILCORDON_TEST_KUBECONFIG") or os.environ.get("KUBECONFIG")
 """Read before a test's environment is emptied of settings."""
 
-IMAGES = {"draining": [sys.executable, "-I", "-S", str(Path(__file__).parent / "draining.py")]}
+HERE = Path(__file__).parent
+IMAGES = {
+    "draining": [sys.executable, "-I", "-S", str(HERE / "draining.py")],
+    "filtered": [sys.executable, str(HERE / "filtered.py")],
+}
 """Programs of this folder that pods may run by the name of an image."""
 
 T = TypeVar("T")

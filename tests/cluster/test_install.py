@@ -4,6 +4,7 @@ import json
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from tests.cluster.kustomized import Cluster, namespaced
 from tests.control_plane.images import PLAYED
 from tests.control_plane.plane import ControlPlane
 from tests.k8s.builders import campaign, control, spec
+from tests.k8s.filtering import NAME, CannotFilter, network
 
 CLUSTER_WIDE = "ValidatingAdmissionPolicyBinding mailcordon-stopped"
 
@@ -256,6 +258,31 @@ def test_where_nothing_is_enforced_the_way_out_is_open_and_the_probe_leaves_noth
     pods = json.loads(installed("get", "pods", "-o", "json"))["items"]
     probes = [one for one in pods if one["metadata"]["labels"].get(labels.CAMPAIGN, "").startswith("mailcordon-egress")]
     assert all("deletionTimestamp" in one["metadata"] for one in probes)
+
+
+OPEN = broken("NetworkPolicy", "networking.k8s.io/v1", {"podSelector": {}, "policyTypes": ["Egress"], "egress": [{}]})
+FILTERED = '{"data":{"MAILCORDON_IMAGE":"filtered:1"}}'
+
+
+def test_where_policies_are_enforced_those_of_the_base_keep_the_probe_in_and_one_that_is_open_lets_it_out(
+    installed: Installed, tmp_path: Path
+) -> None:
+    """Names are looked up, port 25 is dropped: by the policies as they are shipped, and by nothing else."""
+    try:
+        with network(tmp_path):
+            pass
+    except CannotFilter as why:
+        pytest.skip(f"no network that filters here (it takes Linux, root and namespaces): {why}")
+    installed("patch", "configmap", "mailcordon", "-p", FILTERED)
+    target = f"{NAME}:25"
+
+    assert installed.lines("--probe-egress", "--probe", target)[f"way out to {target}"] == (
+        "ok",
+        "is filtered: a pod like an isolated sender's cannot connect",
+    )
+
+    installed("create", "-f", "-", stdin=OPEN)
+    assert installed.lines("--probe-egress", "--probe", target)[f"way out to {target}"][0] == "wrong"
 
 
 def test_a_probe_whose_pod_is_refused_says_why(installed: Installed) -> None:
