@@ -12,7 +12,7 @@ Beside the ladder of the campaign itself (:mod:`policy.ladder`) these are
 The live judge and the backtest both call :func:`judge`, so that they cannot differ.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 import msgspec
 
@@ -20,6 +20,7 @@ from policy.ladder import CALM, Around, Standing, start, step
 from policy.narrowing import answers_of, is_narrowed
 from policy.obeying import dated
 from policy.priors import EVERYWHERE
+from policy.standing import against
 from schemas.reputation import Command, Counts, Decision, RatesSnapshot
 from schemas.sending import Campaign
 
@@ -46,9 +47,7 @@ def judge(
         standing, found = _providers(standing, scope, campaign, now, rates, around)
         decisions += found
         if rates is not None:
-            apart = {name for name, one in standing.providers.items() if is_narrowed(one.judged)}
-            apart |= _excused(before, scope, campaign, now, rates, around)
-            left_out = answers_of(rates.providers[name] for name in apart & rates.providers.keys())
+            left_out = _left_out(standing, rates, _excused(before, scope, campaign, now, rates, around))
     standing, decision = step(
         standing,
         scope=scope,
@@ -101,6 +100,24 @@ def its_rates(scope: str, provider: str, rates: RatesSnapshot) -> RatesSnapshot:
     windows = answers_of([rates.providers[provider]])
     priors = {EVERYWHERE: rates.priors[provider]} if provider in rates.priors else {}
     return RatesSnapshot(scope=f"{scope}{PROVIDER}{provider}", at=rates.at, windows=windows, priors=priors)
+
+
+def _left_out(standing: Standing, rates: RatesSnapshot, excused: Set[str]) -> dict[str, Counts]:
+    """What providers answer for themselves, by window; of one that came back, the blocks from before its return.
+
+    A campaign that came back itself has a line of its own, and what lies before that is left out already.
+    """
+    parts = [rates.providers[name] for name in sorted(excused)]
+    for name, one in standing.providers.items():
+        if name not in rates.providers or name in excused:
+            continue
+        windows = rates.providers[name]
+        if is_narrowed(one.judged):
+            parts.append(windows)
+        elif standing.baseline_at is None:
+            new = against(one, windows, rates.at)
+            parts.append({window: Counts(block=counts.block - new[window].block) for window, counts in windows.items()})
+    return answers_of(parts)
 
 
 def _excused(

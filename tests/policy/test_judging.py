@@ -94,6 +94,24 @@ def more_than(counts: Counts, accepted: int) -> Counts:
     return msgspec.structs.replace(counts, accepted=counts.accepted + accepted, attempts=counts.attempts + accepted)
 
 
+def test_what_a_provider_was_paused_for_is_not_held_against_the_campaign_when_it_comes_back() -> None:
+    standing, _ = look(start(T0), split())
+    at = T0 + PAUSE_MS
+    whole = Counts(accepted=2_800, block=300, deferral=300, attempts=3_100)
+    later = Counts(accepted=800, block=300, deferral=300, attempts=1_100)  # nothing new in it
+    providers = {"google": later, "yahoo": Counts(accepted=2_000, attempts=2_000)}
+    states = []
+    for minutes in range(0, 12 * 60, 5):
+        snapshot = split(at + minutes * MINUTE, whole, **providers)
+        quiet = Counts(accepted=50, attempts=50)
+        for windows_ in (snapshot.windows, *snapshot.providers.values()):
+            windows_.update({"5m": quiet, "1h": quiet})
+        standing, decisions = look(standing, snapshot)
+        states += [(one.scope.removeprefix(SCOPE), one.to) for one in decisions]
+    assert {part for part, _ in states} == {"/provider:google"}
+    assert states[-1][1] == "healthy"
+
+
 def test_a_release_of_the_campaign_forgives_its_providers() -> None:
     standing, _ = look(start(T0), split())
     command = asks("release", T0 + HOUR)
