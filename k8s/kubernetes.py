@@ -41,7 +41,16 @@ from k8s.objects import Parts, Thing
 from k8s.patches import Site
 from k8s.reading import KINDS, Reading, all_of
 from k8s.resource import Refused, campaign_body, record_of
-from k8s.showing import claimed_status, event_body, is_shown, refusal_body, refused_status, says_refused, shown
+from k8s.showing import (
+    claimed_status,
+    event_body,
+    is_shown,
+    refusal_body,
+    refused_status,
+    says_claimed,
+    says_refused,
+    shown,
+)
 from policy.naming import sender_name
 from schemas.reputation import Control
 from schemas.sending import Campaign
@@ -212,7 +221,7 @@ class KubernetesCluster:
     async def claim(self, spec: SenderSpec) -> None:
         """Its name for the sender into the resource's status: what counts from now on is told by what is stored."""
         made = self._reading.made(spec)
-        if made is not None and not made.is_claimed:
+        if made is not None and not made.spec.decision and not says_claimed(made):
             now = self._now()
             await self._tell(made, claimed_status(spec.name, made, namespace=self.site.namespace, now=now))
 

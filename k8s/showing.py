@@ -18,6 +18,7 @@ from schemas.reputation import Control
 
 COMPONENT = "mailcordon-controller"
 
+_CLAIMED = "Registering"
 _MOST_NOTE = 1024
 _HARSH = CLOSED_STATES | {"paused", "throttled"}
 
@@ -89,9 +90,16 @@ def refused_status(unfit: Unfit, live: Thing, *, namespace: str, now: int) -> Bo
 def claimed_status(sender: str, live: Thing, *, namespace: str, now: int) -> Body:
     """The status of a resource that speaks for its campaign from now on, and of which nothing is decided yet."""
     message = "the campaign is being registered; its sender begins with the first decision"
-    body = _first_status(live, "Registering", message, namespace=namespace, now=now)
+    body = _first_status(live, _CLAIMED, message, namespace=namespace, now=now)
     body["status"]["sender"] = sender
     return body
+
+
+def says_claimed(live: Thing) -> bool:
+    """Does a resource say already that it speaks for its campaign?  One that was refused since says why instead."""
+    return bool(live.status.sender) and any(
+        (one.type, one.reason) == ("Ready", _CLAIMED) for one in live.status.conditions
+    )
 
 
 def _first_status(live: Thing, reason: str, message: str, *, namespace: str, now: int) -> Body:

@@ -394,6 +394,15 @@ async def test_a_resource_that_was_claimed_is_so_for_the_next_controller_too(api
         invalid = Unfit("spec.tenant: is odd")
         await one.cluster.refuse(spec(), invalid)
         assert isinstance(one.cluster.definition(spec()), Campaign), "also when an edit of it is refused"
+        assert ready(api) == ["Invalid"]
+        await one.cluster.claim(spec())
+        assert ready(api) == ["Registering"], "and says so when it was mended"
+
+
+def ready(api: FakeApi) -> list[str]:
+    """What the person's resource says of itself."""
+    told = api.objects["campaigns", "mailcordon", "mine"].body()["status"]["conditions"]
+    return [one["reason"] for one in told if one["type"] == "Ready"]
 
 
 async def test_who_looked_before_it_was_claimed_refuses_nothing(api: FakeApi) -> None:
