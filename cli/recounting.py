@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from agents.history import identity
 from agents.tally import AHEAD_MIN
+from cli.recounting_panes import Panes
 from cli.recounting_scopes import Scopes
 from policy.counts import MINUTE_MS, VECTOR, WINDOWS_MIN, Cells, Vector, booked, booked_by_source, booked_feedback
 from schemas.codec import Malformed, decode, decode_feedback
@@ -111,10 +112,18 @@ class Recount:
     """Counts the records of results and feedback, in the order of each partition.
 
     ``committed`` is, per topic and partition, the offset below which everything is known to be counted.  Dead letters
-    come first: they say what the tally could not count.
+    come first: they say what the tally could not count.  ``panes`` is what the tally has written down.
     """
 
-    def __init__(self, partitions: int, committed: Mapping[tuple[str, int], int], only: str | None = None) -> None:
+    def __init__(
+        self,
+        partitions: int,
+        committed: Mapping[tuple[str, int], int],
+        only: str | None = None,
+        *,
+        panes: Panes | None = None,
+    ) -> None:
+        self.panes = panes or Panes(committed, 0, only)
         self.campaigns: dict[str, Recounted] = {}
         self.scopes = Scopes()
         self._partitions = partitions
@@ -148,6 +157,7 @@ class Recount:
         own.add(RESULTS, _totals(minutes), is_settled=is_settled)
         sources = self._in_time(place, by_source)
         self.scopes.results(frame.campaign, partition, minutes, sources, counts=is_settled)
+        self.panes.add(frame.campaign, place, minutes, sources)
 
     def feedback(self, partition: int, offset: int, at: int, raw: bytes | None) -> None:
         """Count a record of feedback that came at a time (milliseconds)."""
@@ -167,6 +177,7 @@ class Recount:
                 own.add(FEEDBACK, _totals(*adds), is_settled=is_settled)
                 for one in adds:
                     self.scopes.feedback(name, partition, one, counts=is_settled)
+                    self.panes.add(name, place, one, {})
 
     def _new(
         self, own: Recounted, events: Iterable[FeedbackEvent], place: Place, now_minute: int

@@ -1,8 +1,8 @@
 """``verify-counts``: are the published windows what the topics say?
 
 In this order, so that the answer holds for a running system: first the committed offsets, below which everything is
-counted; then, when the workers have had the time to tell of that, the newest snapshots; then the topics, which have all
-that any snapshot can have.
+counted; then, when the workers have had the time to tell of that, the newest snapshots and the minutes in the changelog
+of the workers' table; then the topics, which have all that any of these can have.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ from typing import Any
 
 import aiokafka
 import click
+import msgspec
 from aiokafka import TopicPartition
 
 from agents.ports import now_ms
@@ -21,6 +22,7 @@ from cli.access import REQUEST_TIMEOUT_S, read_to_end, say, with_kafka
 from cli.failures import OutsideFailed, SaysNo
 from cli.feedback_loops import put_feedback_loops_in_force
 from cli.recounting import TOPICS, Difference, Recount, Recounted
+from cli.recounting_panes import PaneDifference, Panes
 from cli.recounting_scopes import KINDS, ScopeDifference
 from cli.settings import setting_options
 from cli.views import moment, print_json
@@ -35,11 +37,12 @@ from streams.admin import admin
 from streams.home import home
 from streams.kafka_security import connection
 from streams.stopping import stop
-from streams.topics import WORKER
+from streams.topics import PANES, WORKER, changelog
 
 PAUSE_S = 2.0
 _TOLD_WITHIN_S = 6.5  # providers, sources and addresses are told of every five seconds, a campaign every second
 NO_SNAPSHOT = "no snapshot, though there is something to count"
+_PANES_PRINTED = 20  # of a campaign; JSON has all
 _CLOCKS_MIN = 61  # minutes; a result may be dated an hour ahead of the record that it came in
 
 
@@ -67,11 +70,12 @@ class Checked:
     differences: list[Difference] = field(default_factory=list)
     trouble: str | None = None
     within: list[ScopeDifference] = field(default_factory=list)
+    panes: list[PaneDifference] = field(default_factory=list)
 
     @property
     def is_right(self) -> bool:
-        """Do the windows say what the topics say?"""
-        return not self.differences and not self.within and self.trouble is None
+        """Do the windows and the table of minutes say what the topics say?"""
+        return not self.differences and not self.within and not self.panes and self.trouble is None
 
 
 @click.command("verify-counts")
@@ -90,7 +94,8 @@ class Checked:
 def verify_counts(settings: Settings, campaign: str | None, wait_s: float, as_json: bool) -> None:
     """Recount all windows from the topics, and compare them with the published ones.
 
-    Of campaigns, of the providers and list sources in each, and (without --campaign) of sending addresses.
+    Of campaigns, of the providers and list sources in each, and (without --campaign) of sending addresses. So are the
+    minutes that the workers have written down, from which they count on after a restart.
 
     Exit code 0 if all are equal, 1 if one differs. It can be run at any time; nothing needs to stand still.
 
@@ -137,7 +142,8 @@ async def _compared(bootstrap: str, app_id: str, only: str | None) -> list[Check
     partitions = max((partition for _, partition in committed), default=-1) + 1
     if not partitions:
         raise OutsideFailed(f"there is no topic {RESULTS}; first run: mailcordon topics create")
-    recount = Recount(partitions, committed, only)
+    panes = await _panes(bootstrap, changelog(app_id, PANES), Panes(committed, now_ms(), only))
+    recount = Recount(partitions, committed, only, panes=panes)
     async for record in read_to_end(bootstrap, DEAD_LETTERS):
         letter = decode(DeadLetter, record.value, max_bytes=BY_NAME[DEAD_LETTERS].max_bytes)
         if not isinstance(letter, Malformed):
@@ -158,7 +164,7 @@ async def _compared(bootstrap: str, app_id: str, only: str | None) -> list[Check
             else:
                 recount.feedback(record.partition, record.offset, record.timestamp, record.value)
     known = {record.key.decode() async for record in read_to_end(bootstrap, CAMPAIGNS) if record.key and record.value}
-    names = sorted({name for name in known if only in (None, name)} | recount.campaigns.keys())
+    names = sorted({name for name in known if only in (None, name)} | recount.campaigns.keys() | panes.campaigns)
     found = []
     for name in names:
         partition = home(name, partitions)
@@ -166,10 +172,12 @@ async def _compared(bootstrap: str, app_id: str, only: str | None) -> list[Check
         oldest = max(since.get((topic, partition), 0) for topic in TOPICS)
         own = recount.campaigns.get(name, Recounted())
         its_snapshots = snapshots.get(campaign_scope(name), [])
-        if its_snapshots or own.records != Recounted().records:
+        its_panes = list(panes.differences(name, oldest))
+        if its_snapshots or its_panes or own.records != Recounted().records:
             one = _compare(name, partition, own, its_snapshots, its_runs, oldest)
             scopes = [each for kind in KINDS for each in snapshots if each.startswith(f"{campaign_scope(name)}{kind}")]
-            found.append(dataclasses.replace(one, within=_within(recount, scopes, snapshots, oldest)))
+            within = _within(recount, scopes, snapshots, oldest)
+            found.append(dataclasses.replace(one, within=within, panes=its_panes))
     if only is None:
         found += _addresses(recount, snapshots, runs, since)
     return found
@@ -260,6 +268,17 @@ async def _committed_of(consumer: aiokafka.AIOKafkaConsumer, partition: TopicPar
     return 0 if offset is None else offset
 
 
+async def _panes(bootstrap: str, topic: str, panes: Panes) -> Panes:
+    """The minutes that the workers have written down."""
+    async for record in read_to_end(bootstrap, topic):
+        try:
+            panes.written(record.key, record.value)
+        except msgspec.MsgspecError as error:
+            place = f"{topic}[{record.partition}], offset {record.offset}"
+            raise SaysNo(f"{place} is no minute of a campaign that a worker wrote: {error}") from error
+    return panes
+
+
 async def _snapshots(bootstrap: str) -> dict[str, list[RatesSnapshot]]:
     """The last snapshot of each scope, and the newest by its own time where that is another."""
     newest: dict[str, RatesSnapshot] = {}
@@ -302,6 +321,7 @@ def _plain(one: Checked) -> dict[str, Any]:
             }
             for diff in one.within
         ],
+        "panes": [dataclasses.asdict(diff) for diff in one.panes],
         "trouble": one.trouble,
     }
 
@@ -323,6 +343,12 @@ def _print(one: Checked) -> None:
         wanted = f"{found.at_least:,}" + (f" to {found.at_most:,}" if found.at_most != found.at_least else "")
         place = f"{found.scope}, window {found.window}, {found.column}"
         click.echo(f"  {place}: {wanted} in the topics, {found.rates:,} in {RATES}")
+    for pane in one.panes[:_PANES_PRINTED]:
+        wanted = f"{pane.at_least:,}" + (f" to {pane.at_most:,}" if pane.at_most != pane.at_least else "")
+        place = f"minute {moment(pane.at)}, {pane.scope}, {pane.column}"
+        click.echo(f"  {place}: {wanted} in the topics, {pane.table:,} in the workers' table")
+    if len(one.panes) > _PANES_PRINTED:
+        click.echo(f"  and {len(one.panes) - _PANES_PRINTED:,} numbers of minutes more; --json names all")
     if not one.is_right:
         for topic, run in one.runs.items():
             click.echo(

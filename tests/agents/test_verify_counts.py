@@ -11,12 +11,14 @@ import pytest
 from click.testing import CliRunner
 
 from agents.ports import now_ms
+from cli.access import read_to_end
 from cli.kafka import EmbeddedKafka, default_cache
 from cli.main import main
 from cli.verify_counts import Checked, checked
 from policy.naming import campaign_scope
 from schemas.reputation import Counts, RatesSnapshot
 from schemas.topics import FEEDBACK, RATES, RESULTS
+from streams.topics import PANES, changelog
 from tests.agents.doubles import campaign
 from tests.agents.plant import Plant, Worker
 from tests.agents.test_counts import TOLERANT, Traffic, comes_to, of_scope
@@ -85,6 +87,35 @@ async def test_a_frame_that_is_counted_twice_is_found(plant: Plant, worker: Work
     assert wrong["24h", "attempts"] == (day.attempts, day.attempts + 7)
     assert ("24h", "hard_bounce") not in wrong
 
+    worker.start()
+    await worker.ready()
+
+
+async def test_a_minute_that_was_altered_in_the_changelog_is_found(plant: Plant, worker: Worker, unique: str) -> None:
+    await plant.register(campaign(unique, limits=TOLERANT))
+    traffic = Traffic(unique, random.Random(14))
+    await plant.publish(*traffic.chunk(10))
+    await comes_to(worker, unique, traffic.truth)
+    assert worker.stop() == 0  # it writes out what it has, and would write the minute again
+    assert (await looked_at(plant, unique)).panes == []
+
+    topic = changelog(plant.app_id, PANES)
+    record = [one async for one in read_to_end(plant.bootstrap, topic) if json.loads(one.key)[0] == unique][-1]
+    term, pane = json.loads(record.value)
+    cell = next(iter(pane[1]))
+    provider = cell.partition("|")[0]
+    pane[1][cell][Counts.__struct_fields__.index("complaint")] += 3
+    altered = json.dumps([term, pane]).encode()
+    await plant.publish((topic, record.key.decode(), altered), partition=record.partition)
+
+    wrong = await looked_at(plant, unique, wait_s=0)
+    minute = int(json.loads(record.key)[1][0]) * 1000
+    (of_provider,) = [one for one in wrong.panes if one.scope == f"provider:{provider}"]
+    assert (of_provider.at, of_provider.column, of_provider.table) == (minute, "complaint", of_provider.at_most + 3)
+    assert not wrong.is_right
+    assert (wrong.differences, wrong.trouble) == ([], None)  # no window shows it, as long as no worker starts from it
+
+    await plant.publish((topic, record.key.decode(), record.value), partition=record.partition)
     worker.start()
     await worker.ready()
 

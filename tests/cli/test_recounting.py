@@ -15,6 +15,7 @@ from agents.live import Live
 from agents.ports import now_ms
 from agents.tally import AHEAD_MIN
 from cli.recounting import Difference, Recount, Recounted
+from cli.recounting_panes import PaneDifference, Panes
 from policy.counts import WINDOWS_MIN
 from schemas.codec import encode
 from schemas.dead_letters import DeadLetter
@@ -205,6 +206,68 @@ def test_providers_sources_and_addresses_are_within_what_the_topics_say(seed: in
             day.accepted + 1000,
         )
         assert found.at_least <= day.accepted <= found.at_most
+
+
+def changelog(table: dict[tuple[str, float], Any], now: int) -> Panes:
+    """The table as the command reads it, each record among others that it outdoes."""
+    read = Panes({(topic, HOME): 0 for topic in (RESULTS, FEEDBACK)}, now)
+    for (name, start), pane in table.items():
+        key = msgspec.json.encode([name, [start, start + 59.9]])
+        read.written(key, msgspec.json.encode([6, [[10**6, 10**6], {}, [], [], {}]]))  # an owner before
+        read.written(key, msgspec.json.encode([7, pane]))
+        read.written(key, msgspec.json.encode([6, [[10**6, 10**6], {}, [], [], {}]]))  # and what it wrote late
+        read.written(key, msgspec.json.encode([7, [[-1, -1], {}, [], [], {}]]))  # a batch that was sent twice
+    return read
+
+
+@given(st.integers(0, 10**6), st.integers(0, 40), st.integers(0, 40))
+@profile(max_examples=60)
+def test_the_minutes_that_are_written_down_are_what_the_topics_say_up_to_their_offsets(
+    seed: int, done: int, safe: int
+) -> None:
+    """The worker dies after ``done`` records and begins again at what it had committed; it has not read all yet."""
+    now = now_ms()
+    log = Log(random.Random(seed), now)
+    log.fill(40)
+    done = min(done, len(log.records))
+    safe = min(safe, done)
+    before = Bench()
+
+    async def run() -> Bench:
+        await tallied(before, log.records[:done])
+        after = Bench(before.panes)
+        await after.tally.rebuild()
+        await tallied(after, log.records[safe:done])
+        return after
+
+    after = asyncio.run(run())
+    minutes = changelog(after.panes.held, now)
+    recount = Recount(PARTITIONS, {}, panes=minutes)
+    for letter in before.out.to(DEAD_LETTERS) + after.out.to(DEAD_LETTERS):
+        recount.dead_letter(letter)
+    for topic, offset, raw in log.records:
+        if topic == RESULTS:
+            recount.results(HOME, offset, raw)
+        else:
+            recount.feedback(HOME, offset, now, raw)
+
+    assert list(minutes.differences("spring", 0)) == []
+
+
+def test_a_minute_that_was_altered_is_found_and_one_that_is_missing_too() -> None:
+    now = now_ms() // MINUTE * MINUTE
+    pane = [[0, -1], {"other|": list(msgspec.structs.astuple(Counts(accepted=5, attempts=2)))}, [], [], {}]
+    altered, missing = Panes({}, now), Panes({(RESULTS, HOME): 1}, now)
+    altered.written(msgspec.json.encode(["spring", [now / 1000, now / 1000 + 59.9]]), msgspec.json.encode([1, pane]))
+    for minutes in (altered, missing):
+        Recount(PARTITIONS, {}, panes=minutes).results(HOME, 0, accepted(2, now))
+
+    assert list(altered.differences("spring", 0)) == [PaneDifference("provider:other", now, "accepted", 2, 2, 5)]
+    assert [(one.column, one.at_least, one.table) for one in missing.differences("spring", 0)] == [
+        ("accepted", 2, 0),
+        ("attempts", 2, 0),
+    ]
+    assert list(altered.differences("spring", now // MINUTE)) == []  # the topics no longer go back that far
 
 
 def test_a_report_without_an_address_may_be_of_any_and_one_with_it_is_of_that_alone() -> None:
