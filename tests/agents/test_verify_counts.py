@@ -209,6 +209,6 @@ async def test_counts_are_exact_through_a_broker_restart_and_recovery(
         found = await checked(plant.bootstrap, app_id=plant.app_id, wait_s=20)
 
         assert [done.campaign for done in found] == sorted(names)
-        assert [(done.differences, done.trouble) for done in found] == [([], None)] * len(names)
+        assert [(done.differences, done.panes, done.trouble) for done in found] == [([], [], None)] * len(names)
     finally:
         plant.stop()
