@@ -255,6 +255,7 @@ steps = st.lists(
     st.one_of(
         st.tuples(st.just("add"), st.integers(-11_000, 40), cells_of),
         st.tuples(st.just("add"), st.integers(-8, 3), cells_of),
+        st.tuples(st.just("ask"), st.just(0)),
         st.tuples(st.just("go"), st.sampled_from([0, 1, 1, 2, 4, 5, 59, 60, 61, 1_439, 1_440, 10_079, 10_080, 30_000])),
     ),
     max_size=30,
@@ -272,16 +273,24 @@ def test_running_sums_are_exact_for_late_early_and_disordered_minutes(given_step
             minute, cells = now + step[1], step[2]  # type: ignore[operator]
             rolling.add(minute, cells)  # type: ignore[arg-type]
             adds.append((minute, cells))
+        elif step[0] == "ask":
+            parts_are_exact(rolling, adds, now)
         else:
             now += step[1]  # type: ignore[operator]
             assert rolling.windows(now) == recounted(adds, now)  # type: ignore[arg-type]
     assert rolling.windows(now) == recounted(adds, now)  # type: ignore[arg-type]
+    parts_are_exact(rolling, adds, now)
+
+
+def parts_are_exact(rolling: Rolling, adds: list[tuple[int, Cells]], now: int) -> None:
     for provider, sums in rolling.by_provider(now).items():
-        of = lambda key, provider=provider: key.partition("|")[0] == provider  # noqa: E731
-        assert sums == recounted(adds, now, of)  # type: ignore[arg-type]
+        assert sums == recounted(adds, now, lambda key, its=provider: key.partition("|")[0] == its)
+    for ip, sums in rolling.by_ip(now).items():
+        assert sums == recounted(adds, now, lambda key, its=ip: key.partition("|")[2] == its)
     for (ip, provider), sums in rolling.by_ip_provider(now).items():
-        of = lambda key, both=f"{provider}|{ip}": key == both  # noqa: E731
-        assert sums == recounted(adds, now, of)  # type: ignore[arg-type]
+        assert sums == recounted(adds, now, lambda key, its=f"{provider}|{ip}": key == its)
+    counted = [sums["7d"].accepted for sums in rolling.by_provider(now).values()]
+    assert sum(counted) == rolling.windows(now)["7d"].accepted
 
 
 @settings(max_examples=100)
