@@ -50,7 +50,7 @@ def prune(settings: Settings, days: int, is_meant: bool, as_json: bool) -> None:
     other campaigns is touched, and the campaign itself stays known.
 
     \b
-    Example:
+    Examples:
       mailcordon topics prune --retired-for 90
       mailcordon topics prune --retired-for 90 --yes
     """

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 import msgspec
 
 from agents.live import OTHER_SOURCES, SOURCES_KEPT
-from policy.counts import MINUTE_MS, VECTOR, WINDOWS_MIN, Cells, Vector
+from policy.counts import MINUTE_MS, VECTOR, WINDOWS_MIN, Cells, Vector, merge
 from schemas.topics import FEEDBACK, RESULTS
 from streams import panes
+from streams.terms import replaces
 
 _KEPT_MIN = max(WINDOWS_MIN.values())
 _TOPICS = (RESULTS, FEEDBACK)  # in the order of a pane's offsets
@@ -65,7 +66,7 @@ class Panes:
         return set(self._minutes)
 
     def written(self, raw_key: bytes | None, raw: bytes | None) -> None:
-        """Take in a record of the changelog; of one key the newest counts, as :mod:`streams.runtime.table` says it.
+        """Take in a record of the changelog; of one key the newest counts, as :mod:`streams.terms` says it.
 
         Raises msgspec.MsgspecError for one that no worker has written.
         """
@@ -81,7 +82,7 @@ class Panes:
             return
         term, pane = _read_value(raw)
         held, offsets = own.get(minute), panes.applied(pane)
-        if held is None or term > held.term or (term == held.term and _cover(offsets, held.offsets)):
+        if held is None or replaces(term, offsets, held.term, held.offsets):
             own[minute] = _Minute(term, offsets, dict(_scopes(panes.cells_of(pane), panes.sources_of(pane))))
 
     def add(
@@ -98,13 +99,13 @@ class Panes:
             if held is None:
                 held = self._minutes.setdefault(campaign, {}).setdefault(minute, _Minute())
             for scope, vector in _scopes(cells, sources.get(minute, {})):
-                _merge(held.topics, scope, vector)
+                merge(held.topics, {scope: vector})
             if topic == FEEDBACK:
                 for key, vector in cells.items():
                     provider, _, ip = key.partition("|")
-                    _merge(held.nobodys, "source:", vector)
+                    merge(held.nobodys, {"source:": vector})
                     if not ip:
-                        _merge(held.nobodys, f"ip:/provider:{provider}", vector)
+                        merge(held.nobodys, {f"ip:/provider:{provider}": vector})
 
     def differences(self, campaign: str, oldest: int) -> Iterator[PaneDifference]:
         """The numbers of a campaign that cannot be, by minute; after ``oldest`` the topics have everything."""
@@ -134,17 +135,9 @@ def _scopes(cells: Cells, sources: Cells) -> Iterator[tuple[str, Vector]]:
     providers: Cells = {}
     for key, vector in cells.items():
         provider, _, ip = key.partition("|")
-        _merge(providers, f"provider:{provider}", vector)
+        merge(providers, {f"provider:{provider}": vector})
         if ip:
             yield f"ip:{ip}/provider:{provider}", vector
     yield from providers.items()
     for key, vector in sources.items():
         yield f"source:{key.rstrip('|')}", vector
-
-
-def _merge(into: Cells, scope: str, vector: Vector) -> None:
-    into[scope] = [a + b for a, b in zip(into.get(scope, _NONE), vector, strict=True)]
-
-
-def _cover(new: list[int], held: list[int]) -> bool:
-    return all(a >= b for a, b in zip(new, held, strict=True))

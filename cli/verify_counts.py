@@ -340,13 +340,11 @@ def _print(one: Checked) -> None:
     for diff in one.differences:
         click.echo(f"  window {diff.window}, {diff.column}: {diff.topics:,} in the topics, {diff.rates:,} in {RATES}")
     for found in one.within:
-        wanted = f"{found.at_least:,}" + (f" to {found.at_most:,}" if found.at_most != found.at_least else "")
         place = f"{found.scope}, window {found.window}, {found.column}"
-        click.echo(f"  {place}: {wanted} in the topics, {found.rates:,} in {RATES}")
+        click.echo(f"  {place}: {_wanted(found)} in the topics, {found.rates:,} in {RATES}")
     for pane in one.panes[:_PANES_PRINTED]:
-        wanted = f"{pane.at_least:,}" + (f" to {pane.at_most:,}" if pane.at_most != pane.at_least else "")
         place = f"minute {moment(pane.at)}, {pane.scope}, {pane.column}"
-        click.echo(f"  {place}: {wanted} in the topics, {pane.table:,} in the workers' table")
+        click.echo(f"  {place}: {_wanted(pane)} in the topics, {pane.table:,} in the workers' table")
     if len(one.panes) > _PANES_PRINTED:
         click.echo(f"  and {len(one.panes) - _PANES_PRINTED:,} numbers of minutes more; --json names all")
     if not one.is_right:
@@ -354,3 +352,7 @@ def _print(one: Checked) -> None:
             click.echo(
                 f"  looked at {topic}[{one.partition}]: offsets {run.begin} to {run.end}, counted up to {run.counted}"
             )
+
+
+def _wanted(one: ScopeDifference | PaneDifference) -> str:
+    return f"{one.at_least:,}" + (f" to {one.at_most:,}" if one.at_most != one.at_least else "")

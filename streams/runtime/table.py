@@ -56,6 +56,8 @@ from faust.types import TP, EventT
 from faust.types.tuples import FutureMessage
 from faust.types.windows import WindowT
 
+from streams.terms import covers, replaces
+
 log = structlog.get_logger()
 
 # How often the loop gets a turn while very many keys are dropped.
@@ -69,8 +71,7 @@ CHANGELOG_CONFIG: Mapping[str, str] = {
     "max.message.bytes": str(8 * 1024 * 1024),
 }
 
-Offsets = list[int]
-Value = list[Any]  # Any: the table's own business, but for value[0]: Offsets
+Value = list[Any]  # Any: the table's own business, but for value[0]: the offsets that it has applied
 Key = Any  # Any: text or a tuple; in a windowed table (key, (start, end))
 Pane = float | None  # the end of a pane; None holds all keys of a table without windows
 
@@ -147,7 +148,7 @@ class SafeTable(faust.Table[Any, Any]):  # Any: keys and values as above
     def on_key_set(self, key: Key, value: Value) -> None:
         """Send the changelog record of a write; refuse one that would go back in any component."""
         held = self.data.get(key)
-        if held is not None and not _covers(value, held):
+        if held is not None and not covers(value[0], held[0]):
             raise ValueError(f"table {self.name}: offsets {value[0]} do not cover {held[0]}, which are applied")
         partition = self.partition_for_key(key)
         if partition is None:
@@ -296,17 +297,6 @@ def _pane(key: Key, window: WindowT | None) -> Pane:
     return None if window is None else float(key[1][1])
 
 
-def _covers(new: Value, held: Value) -> bool:
-    """Whether a value has applied all that another has; a topic that is new in the list had nothing applied."""
-    applied: Offsets = new[0]
-    before: Offsets = held[0]
-    return len(applied) >= len(before) and all(a >= b for a, b in zip(applied, before, strict=False))
-
-
 def _advances(value: Value, new: Mark, held: Value | None, mark: Mark | None) -> bool:
     """Whether a changelog record replaces what is held of its key; the module's docstring says why."""
-    if held is None or mark is None:
-        return True
-    if new.term != mark.term:
-        return new.term > mark.term
-    return _covers(value, held)
+    return held is None or mark is None or replaces(new.term, value[0], mark.term, held[0])
